@@ -240,7 +240,8 @@ mod tests {
     use crate::notifier::Notifier;
     use crate::notifier::log::LogLimits;
     use crate::notifier::missed::Reason;
-    use crate::notifier::queue::{PendingContent, Policy, Queue};
+    use crate::notifier::queue::{PendingContent, PendingItem, Policy, Queue};
+    use crate::notifier::segment::StoredNotification;
     use crate::notifier::visit::{SegmentReader, Taken, Visit};
     use crate::proto::script;
 
@@ -279,10 +280,36 @@ mod tests {
             _ => None,
         };
         let Some(PendingContent::Notification { notification, .. }) = take() else { panic!("the first is delivered") };
-        assert_eq!(notification.payload(), "1");
+        assert_eq!(notification.as_ref().payload(), "1");
         let Some(PendingContent::Missed(missed)) = take() else { panic!("a later notification was queued") };
         assert!(matches!(missed.reason(), Reason::Unsubscribed));
         assert_eq!((missed.dropped(), n.stats().dropped), (3, 3));
         assert!(take().is_none());
+    }
+
+    #[test]
+    fn n07_subscribers_of_several_channels_share_a_notification_that_waits() {
+        let (n, notifier_loop, id) = notifier();
+        for subscriber in [1, 2] {
+            n.subscribe(subscriber, "prices", |_| ()).unwrap();
+            n.subscribe(subscriber, "stocks", |_| ()).unwrap();
+        }
+        notifier_loop.distribute(id, notifications_in(&script::notification(1, "prices", "1")));
+        let state = n.core().lock();
+        let shared = [1, 2].map(|subscriber| {
+            let subscription = &state.databases[0].subscriptions.registry.get(&subscriber, "prices").unwrap().value;
+            let channel = subscription.channel();
+            let counters = &n.core().context.counters;
+            let limits = LogLimits::default();
+            let mut visit = Visit { subscription, channel, until: channel.head(), limits, counters };
+            match subscription.subscriber().take(&mut visit, &mut SegmentReader::default()) {
+                Taken::Pending(PendingItem {
+                    content: PendingContent::Notification { notification: StoredNotification::Shared(segment, 0), .. },
+                    ..
+                }) => segment,
+                _ => panic!("it waits in the segment of the channel"),
+            }
+        });
+        assert!(Arc::ptr_eq(&shared[0], &shared[1]));
     }
 }

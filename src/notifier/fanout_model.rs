@@ -14,7 +14,7 @@ use crate::notifier::cursor::SubscriptionRef;
 use crate::notifier::log::LogLimits;
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::queue::{PendingContent, PendingQueue, Policy, Queue};
-use crate::notifier::segment::SegmentEntries;
+use crate::notifier::segment::{SegmentEntries, StoredNotification};
 use crate::notifier::subscriber::Subscriber;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
 
@@ -210,7 +210,8 @@ impl Harness {
                     self.dropped += 1;
                     continue;
                 }
-                let outcome = it.pending.push(&SubscriptionRef(Arc::clone(label)), &notification);
+                let stored = StoredNotification::Copied(notification.clone());
+                let outcome = it.pending.push(&SubscriptionRef(Arc::clone(label)), &stored);
                 self.dropped += outcome.dropped;
                 self.folded += u64::from(outcome.is_folded);
                 if outcome.is_disconnected {
@@ -302,12 +303,12 @@ impl Harness {
                 Taken::Idle | Taken::Busy => None,
                 Taken::Logged(index) => {
                     let entry = reader.entry(index).unwrap();
-                    let notification = entry.notification.to_owned();
+                    let notification = StoredNotification::Copied(entry.notification.to_owned());
                     Some(text(label, &PendingContent::Notification { notification, folded: 0 }))
                 }
                 Taken::Folded(at) => {
                     let (notification, folded) = reader.folded(at).unwrap();
-                    let notification = notification.to_owned();
+                    let notification = StoredNotification::Copied(notification.to_owned());
                     Some(text(label, &PendingContent::Notification { notification, folded }))
                 }
                 Taken::Pending(item) => Some(text(&item.to.0, &item.content)),
@@ -322,7 +323,8 @@ impl Harness {
                 && call < calls
                 && let Some((notification, folded)) = subscriber.take_unlocked(&visit, &reader)
             {
-                let content = PendingContent::Notification { notification: notification.to_owned(), folded };
+                let notification = StoredNotification::Copied(notification.to_owned());
+                let content = PendingContent::Notification { notification, folded };
                 let expected = self.naive[label.0].pending.pop().map(|item| text(&item.to.0, &item.content));
                 assert_eq!(Some(text(label, &content)), expected);
                 call += 1;
@@ -373,7 +375,7 @@ impl Harness {
 fn text(label: &Label, content: &PendingContent) -> String {
     match content {
         PendingContent::Notification { notification, folded } => {
-            format!("{} {} {}+{folded}", label.0, label.1, notification.payload().len())
+            format!("{} {} {}+{folded}", label.0, label.1, notification.as_ref().payload().len())
         }
         PendingContent::Missed(missed) => format!("{} {} {:?}-{}", label.0, label.1, missed.reason(), missed.dropped()),
     }

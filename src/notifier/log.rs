@@ -87,10 +87,11 @@ impl Log {
         self.segments.get(at).filter(|segment| segment.first() <= index)
     }
 
-    /// Returns the entries from an index on.
-    pub(crate) fn entries_from(&self, index: u64) -> impl Iterator<Item = LogEntry<'_>> {
-        let at = self.segments.partition_point(|segment| segment.end() <= index);
-        self.segments.iter().skip(at).flat_map(move |segment| segment.range(index, u64::MAX)).map(|(_, entry)| entry)
+    /// Returns the entries with an index in a range, each with its segment and its index.
+    pub(crate) fn range(&self, from: u64, to: u64) -> impl Iterator<Item = (&Arc<Segment>, u64, LogEntry<'_>)> {
+        let at = self.segments.partition_point(|segment| segment.end() <= from);
+        let segments = self.segments.iter().skip(at).take_while(move |segment| segment.first() < to);
+        segments.flat_map(move |segment| segment.range(from, to).map(move |(index, entry)| (segment, index, entry)))
     }
 
     /// Returns the size of the entries from an index on, as far as they are kept.

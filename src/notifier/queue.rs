@@ -11,8 +11,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 
-use crate::notification::{Notification, NotificationRef};
 use crate::notifier::missed::{MissedReport, Reason};
+use crate::notifier::segment::{StoredNotification, size};
 
 /// Limits for the notifications that wait for a subscriber, and a policy for a subscriber that is slower than its channels.
 ///
@@ -88,9 +88,6 @@ impl Default for Queue {
     }
 }
 
-/// The approximate size of a notification in the queue without its channel and payload.
-const OVERHEAD: usize = 64;
-
 /// The items that wait for one subscriber; `E` identifies the subscription of an item.
 #[derive(Debug)]
 pub(crate) struct PendingQueue<E> {
@@ -118,7 +115,7 @@ pub(crate) struct PendingItem<E> {
 pub(crate) enum PendingContent {
     /// A notification, and the number of equal ones that were folded into it.
     Notification {
-        notification: Notification,
+        notification: StoredNotification,
         folded: u64,
     },
     Missed(MissedReport),
@@ -135,11 +132,12 @@ pub(crate) struct PushOutcome {
 
 /// A notification, compared by channel and payload and not by sender.
 #[derive(Debug)]
-struct ContentKey(Notification);
+struct ContentKey(StoredNotification);
 
 impl PartialEq for ContentKey {
     fn eq(&self, other: &Self) -> bool {
-        (self.0.channel_bytes(), self.0.payload_bytes()) == (other.0.channel_bytes(), other.0.payload_bytes())
+        (self.0.as_ref().channel_bytes(), self.0.as_ref().payload_bytes())
+            == (other.0.as_ref().channel_bytes(), other.0.as_ref().payload_bytes())
     }
 }
 
@@ -147,8 +145,8 @@ impl Eq for ContentKey {}
 
 impl Hash for ContentKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.channel_bytes().hash(state);
-        self.0.payload_bytes().hash(state);
+        self.0.as_ref().channel_bytes().hash(state);
+        self.0.as_ref().payload_bytes().hash(state);
     }
 }
 
@@ -185,7 +183,7 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
         self.bytes
     }
 
-    pub(crate) fn push(&mut self, to: &E, notification: &Notification) -> PushOutcome {
+    pub(crate) fn push(&mut self, to: &E, notification: &StoredNotification) -> PushOutcome {
         let mut outcome = PushOutcome::default();
         let mut folded = 0;
         let is_coalescing = self.queue.policy == Policy::Coalesce;
@@ -194,7 +192,7 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
             && let Some(PendingContent::Notification { notification: old, folded: before }) =
                 self.take_at(position).map(|item| item.content)
         {
-            debug_assert_eq!(old.channel_bytes(), notification.channel_bytes());
+            debug_assert_eq!(old.as_ref().channel_bytes(), notification.as_ref().channel_bytes());
             folded = before + 1;
             outcome.is_folded = true;
         }
@@ -217,7 +215,7 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
     }
 
     /// Adds a notification with the equal ones that were folded into it, whatever the limits.
-    pub(crate) fn restore(&mut self, to: &E, notification: &Notification, folded: u64) {
+    pub(crate) fn restore(&mut self, to: &E, notification: &StoredNotification, folded: u64) {
         let position = self.next_position();
         if self.queue.policy == Policy::Coalesce {
             self.foldable.insert((to.clone(), ContentKey(notification.clone())), position);
@@ -340,26 +338,24 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
     }
 }
 
-/// Returns the size of a notification with respect to the limits of a queue.
-pub(crate) fn size(notification: NotificationRef<'_>) -> usize {
-    notification.channel_bytes().len() + notification.payload_bytes().len() + OVERHEAD
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::notification::Notification;
 
-    fn notification(payload: &str) -> Notification {
-        Notification::for_test("c", payload)
+    fn notification(payload: &str) -> StoredNotification {
+        StoredNotification::Copied(Notification::for_test("c", payload))
     }
 
     /// Returns a payload with the number of folded notifications, or the number of dropped ones.
     fn text(item: PendingItem<u8>) -> String {
         match item.content {
-            PendingContent::Notification { notification, folded: 0 } => notification.payload().into_owned(),
-            PendingContent::Notification { notification, folded } => format!("{}+{folded}", notification.payload()),
+            PendingContent::Notification { notification, folded: 0 } => notification.as_ref().payload().into_owned(),
+            PendingContent::Notification { notification, folded } => {
+                format!("{}+{folded}", notification.as_ref().payload())
+            }
             PendingContent::Missed(missed) => format!("-{}", missed.dropped()),
         }
     }

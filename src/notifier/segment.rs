@@ -7,8 +7,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use crate::notification::NotificationRef;
-use crate::notifier::queue;
+use crate::notification::{Notification, NotificationRef};
 use crate::sync::Mutex;
 
 /// Consecutive notifications of a channel.
@@ -51,6 +50,33 @@ pub(crate) struct LogEntry<'s> {
     /// The position among the notifications of all channels.
     pub(crate) position: u64,
     pub(crate) notification: NotificationRef<'s>,
+}
+
+/// A notification that waits for one subscriber: in its segment, which all of them share, or as a copy, which keeps no
+/// other notification alive.
+#[derive(Debug, Clone)]
+pub(crate) enum StoredNotification {
+    Shared(Arc<Segment>, u64),
+    Copied(Notification),
+}
+
+impl StoredNotification {
+    pub(crate) fn as_ref(&self) -> NotificationRef<'_> {
+        match self {
+            Self::Shared(segment, index) => {
+                segment.get(*index).map_or(NotificationRef::in_frame(b"", 0), |entry| entry.notification)
+            }
+            Self::Copied(notification) => notification.as_ref(),
+        }
+    }
+}
+
+/// The approximate size of a notification in a queue without its channel and payload.
+const OVERHEAD: usize = 64;
+
+/// Returns the size of a notification with respect to the limits of a queue.
+pub(crate) fn size(notification: NotificationRef<'_>) -> usize {
+    notification.channel_bytes().len() + notification.payload_bytes().len() + OVERHEAD
 }
 
 impl Segment {
@@ -129,7 +155,7 @@ impl SegmentEntries {
             position: (position - self.position) as u32,
         });
         self.frames.extend_from_slice(notification.frame());
-        self.bytes += queue::size(notification) as u64;
+        self.bytes += size(notification) as u64;
     }
 
     fn clear(&mut self) {
@@ -198,7 +224,6 @@ impl SegmentPool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::notification::Notification;
 
     fn entries(pool: &SegmentPool, payloads: impl IntoIterator<Item = String>) -> SegmentEntries {
         let mut entries = pool.take(1);

@@ -12,13 +12,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::notification::Notification;
 use crate::notifier::counters::NotifierCounters;
 use crate::notifier::cursor::{Cursor, SubscriptionRef};
 use crate::notifier::cursor_list::CursorList;
 use crate::notifier::log::{FoldedWindow, LogLimits};
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::queue::{PendingQueue, Policy, Queue};
+use crate::notifier::segment::StoredNotification;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
 use crate::sync::atomic::Ordering::Acquire;
 
@@ -232,7 +232,7 @@ impl<S> SubscriberQueue<S> {
                 let to = SubscriptionRef(subscription);
                 for entry in window.entries.iter().skip(taken) {
                     if let Some(notification) = entry.notification() {
-                        items.restore(&to, &notification.to_owned(), entry.folded);
+                        items.restore(&to, &StoredNotification::Copied(notification.to_owned()), entry.folded);
                     }
                 }
             }
@@ -263,7 +263,9 @@ impl<S> SubscriberQueue<S> {
     pub(crate) fn move_unread(&mut self, counters: &NotifierCounters) {
         let is_single = self.cursors.len() == 1;
         let published = counters.published.load(Acquire);
-        let mut moved: Vec<(u64, SubscriptionRef<S>, Notification)> = Vec::new();
+        // Folding leaves few of many notifications, so that these would keep many others alive.
+        let is_copying = self.queue.policy == Policy::Coalesce;
+        let mut moved: Vec<(u64, SubscriptionRef<S>, StoredNotification)> = Vec::new();
         // The log has dropped them, because of the limits.
         let mut lost: Vec<(SubscriptionRef<S>, u64)> = Vec::new();
         for place in self.cursors.take_unread() {
@@ -275,9 +277,13 @@ impl<S> SubscriberQueue<S> {
             let (next, to) = (cursor.next, SubscriptionRef(subscription));
             let before = moved.len();
             let base = cursor.channel.read(|log| {
-                let entries = log.entries_from(next);
-                let entries = entries.take_while(|entry| entry.position <= published);
-                moved.extend(entries.map(|it| (it.position, to.clone(), it.notification.to_owned())));
+                for (segment, index, entry) in log.range(next, log.end_at(published)) {
+                    let stored = match is_copying {
+                        true => StoredNotification::Copied(entry.notification.to_owned()),
+                        false => StoredNotification::Shared(Arc::clone(segment), index),
+                    };
+                    moved.push((entry.position, to.clone(), stored));
+                }
                 log.base().max(next)
             });
             cursor.next = base + (moved.len() - before) as u64;
@@ -299,7 +305,7 @@ impl<S> SubscriberQueue<S> {
             pending.items.report_first(to, MissedReport::new(Reason::Overflow, dropped));
         }
         for (_, to, notification) in moved {
-            let channel = || String::from_utf8_lossy(notification.channel_bytes()).into();
+            let channel = || String::from_utf8_lossy(notification.as_ref().channel_bytes()).into();
             if let Some(refused) = &mut pending.refused {
                 *refused.entry(channel()).or_default() += 1;
                 counters.dropped.add(1);
