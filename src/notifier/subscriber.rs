@@ -92,7 +92,12 @@ impl<S> Subscriber<S> {
         counters: &NotifierCounters,
     ) -> bool {
         let mut it = self.lock();
+        let is_limited = it.queue.policy == Policy::Disconnect;
         if let Some(cursor) = it.cursor(subscription).filter(|cursor| cursor.is_paused()) {
+            if is_limited {
+                // Before the head is read, so that the loop checks for all that follows.
+                cursor.watch();
+            }
             cursor.next = cursor.channel.head();
         }
         it.plan_check();
@@ -119,6 +124,10 @@ impl<S> Subscriber<S> {
         let mut it = self.lock();
         if queue == it.queue {
             return;
+        }
+        if queue.policy == Policy::Disconnect {
+            // The loop checks for all that follows, so what it has not checked for waits already.
+            it.cursors.iter_mut().for_each(Cursor::watch);
         }
         it.move_unread(counters);
         let before = it.limits();

@@ -263,6 +263,19 @@ fn replace_a_full_one() {
     model.finish(run);
 }
 
+/// A queue gets a policy to disconnect while it becomes full.
+fn limit_a_full_one() {
+    let model = Model::new(1, Queue::default());
+    let seat = (3, 0);
+    model.subscribe(seat, Reaction::None, 0);
+    let run = model.start(vec![vec![(0, b'0'); 3], vec![(0, b'1')]]);
+    model.set_queue(seat.0, Queue::new(Policy::Disconnect).items(random(1..3)));
+    model.wait_until_sent();
+    model.wait_until_settled();
+    model.wait_until_read();
+    model.finish(run);
+}
+
 macro_rules! explored {
     ($($name:ident: $seeds:expr, $scenario:expr;)*) => {$(
         #[test]
@@ -279,5 +292,6 @@ explored! {
     n07_callbacks_that_panic_or_change_subscriptions_harm_no_other: 20, call_back;
     n10_a_stop_lets_no_call_begin_and_counts_what_waited: 20, stop_and_start;
     n07_a_full_queue_is_found_although_its_subscription_is_replaced: 20, replace_a_full_one;
+    n07_a_policy_to_disconnect_applies_to_a_queue_that_becomes_full: 20, limit_a_full_one;
     n07_a_subscriber_with_a_full_queue_is_unsubscribed_with_a_report: 20, disconnect;
 }
