@@ -38,6 +38,7 @@
 //! - `Pass::read` is lowered before `Pass::visited` is raised, likewise. `Pass::next_place` hands out each place once with any
 //!   ordering, and the places do not change.
 //! - `FanoutChannel::is_ready` changes under the lock of the dispatcher, or when the threads of a run have ended.
+//! - The flag of a running call is only looked at to report a call that does not return, again and again.
 //! - `Subscription::is_silent` needs no order: after it is set, the lock of the subscriber is taken, and the serving thread
 //!   takes that lock, or loses the compare-and-exchange and then takes it, before the second call after that. Other fields of a
 //!   subscription change under the lock of the receivers or of the notifier's state.
