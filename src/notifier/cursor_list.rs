@@ -109,6 +109,31 @@ impl<S> CursorList<S> {
         single.into_iter().chain(listed.filter_map(|address| self.get(self.position_of(*address)?)))
     }
 
+    /// Returns the only cursor, or that of several that alone may have unread notifications.
+    pub(crate) fn only_unread(&mut self) -> Option<&mut Cursor<S>> {
+        if let Self::Several(Some(several)) = self
+            && several.unread.len() > 1
+        {
+            let SeveralCursors { cursors, unread } = &mut **several;
+            unread.retain(|address| {
+                let at = cursors.binary_search_by_key(address, Cursor::address).ok();
+                at.and_then(|at| cursors.get(at)).is_some_and(|cursor| cursor.unread() > 0)
+            });
+        }
+        self.noted()
+    }
+
+    /// Returns the only cursor, or the only one of several that is noted to have unread notifications.
+    pub(crate) fn noted(&mut self) -> Option<&mut Cursor<S>> {
+        let noted = match self {
+            Self::One(cursor) => return Some(cursor),
+            Self::Several(several) => &several.as_ref()?.unread,
+        };
+        let address = *noted.first().filter(|_| noted.len() == 1)?;
+        let at = self.position_of(address)?;
+        self.get_mut(at)
+    }
+
     /// Returns the indices of the cursors that may have unread notifications. Of several cursors, none is recorded then.
     pub(crate) fn take_unread(&mut self) -> Vec<usize> {
         match self {

@@ -344,7 +344,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
             let is_over = loop {
                 calls += 1;
                 if calls % CALLS_PER_LOOK == 0 && self.is_turn_over() {
-                    subscriber.postpone();
+                    subscriber.postpone(visit.counters);
                     read = subscriber.next_index(subscription);
                     self.dispatcher.resume([Arc::clone(subscription)]);
                     break true;

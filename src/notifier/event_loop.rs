@@ -294,7 +294,8 @@ mod tests {
             n.subscribe(subscriber, "prices", |_| ()).unwrap();
             n.subscribe(subscriber, "stocks", |_| ()).unwrap();
         }
-        notifier_loop.distribute(id, notifications_in(&script::notification(1, "prices", "1")));
+        let batch = ["prices", "stocks"].map(|channel| script::notification(1, channel, "1")).concat();
+        notifier_loop.distribute(id, notifications_in(&batch));
         let state = n.core().lock();
         let shared = [1, 2].map(|subscriber| {
             let subscription = &state.databases[0].subscriptions.registry.get(&subscriber, "prices").unwrap().value;

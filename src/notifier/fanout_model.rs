@@ -330,7 +330,7 @@ impl Harness {
                 call += 1;
             }
             if call == calls {
-                subscriber.postpone();
+                subscriber.postpone(&self.counters);
                 self.scheduled.insert(label.0, Arc::clone(label));
                 return subscriber.next_index(label);
             }

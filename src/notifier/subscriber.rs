@@ -43,7 +43,7 @@ impl<S> Subscriber<S> {
             // The thread that takes notifications without the lock continues with it.
             match self.unlocked.swap(LOCKED, AcqRel) {
                 folded if folded & FOLDED != 0 => queue.continue_folded((folded & !FOLDED) as usize),
-                next => queue.cursors.first_mut().into_iter().for_each(|cursor| cursor.next = next),
+                next => queue.cursors.noted().into_iter().for_each(|cursor| cursor.next = next),
             }
         }
         queue
@@ -190,10 +190,7 @@ impl<S> Subscriber<S> {
         let mut it = self.lock();
         if it.is_scheduled {
             it.is_revisited = true;
-            it.mark_behind();
-            if it.cursors.len() > 1 {
-                it.move_unread(visit.counters);
-            }
+            it.leave(visit.counters);
             return Taken::Busy;
         }
         it.is_scheduled = true;
@@ -240,14 +237,13 @@ impl<S> Subscriber<S> {
             Taken::Folded(at) if it.folded.is_some() => FOLDED | (*at as u64 + 1),
             _ => return,
         };
-        debug_assert_eq!(it.cursors.len(), 1);
         visit.limits = it.limits();
         self.unlocked.store(next, Release);
     }
 
     /// Records that the thread that serves the subscriber will come back to it later.
-    pub(crate) fn postpone(&self) {
-        self.lock().mark_behind();
+    pub(crate) fn postpone(&self, counters: &NotifierCounters) {
+        self.lock().leave(counters);
     }
 
     /// Returns the index of the next notification that a subscription reads, or the maximum.

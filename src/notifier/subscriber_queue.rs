@@ -5,7 +5,7 @@
 //!               └──▶ taken first                                      │ cursor ──▶ log of another channel
 //! ```
 //!
-//! A subscriber of one channel takes notifications from its log. They are moved to its own [`PendingQueue`] where that is
+//! A subscriber takes notifications from the log of a channel if none of its other channels has any. They are moved to its own [`PendingQueue`] where that is
 //! needed: in front of a report, where its [`Policy`] drops or folds, and for a subscriber of several channels. Moving
 //! them later than they arrived makes no difference, since nothing was taken in between.
 
@@ -149,8 +149,12 @@ impl<S> SubscriberQueue<S> {
         pending + self.cursors.unread().map(|cursor| cursor.channel.kept_bytes()).sum::<u64>()
     }
 
-    pub(crate) fn mark_behind(&mut self) {
-        if let [cursor] = &*self.cursors
+    /// Keeps what has not been read while passes end without the subscriber: in the log of the only channel, or else as
+    /// pending items.
+    pub(crate) fn leave(&mut self, counters: &NotifierCounters) {
+        if self.cursors.len() > 1 {
+            self.move_unread(counters);
+        } else if let [cursor] = &*self.cursors
             && !std::mem::replace(&mut self.is_behind, true)
         {
             cursor.channel.add_laggard();
@@ -335,19 +339,27 @@ impl<S> SubscriberQueue<S> {
         Taken::Idle
     }
 
-    fn next(&mut self, visit: &Visit<'_, S>, reader: &mut SegmentReader) -> Option<Taken<S>> {
-        if let [cursor] = &mut *self.cursors
-            && self.pending.is_none()
+    fn next(&mut self, visit: &mut Visit<'_, S>, reader: &mut SegmentReader) -> Option<Taken<S>> {
+        let is_coalescing = self.queue.policy == Policy::Coalesce;
+        let is_single = self.cursors.len() == 1;
+        if self.pending.is_none()
             && self.folded.is_none()
+            && (is_single || !is_coalescing)
+            && let Some(cursor) = self.cursors.only_unread()
             && cursor.is_of(visit.subscription)
         {
+            if !is_single {
+                // Later notifications may follow others that are not noted yet.
+                let published = visit.counters.published.load(Acquire);
+                visit.until = visit.until.min(visit.channel.read(|log| log.end_at(published)));
+            }
             let next = cursor.next;
             if next >= visit.until {
                 return None;
             }
             let is_within =
                 cursor.unread() <= self.queue.items as u64 && cursor.channel.kept_bytes() <= self.queue.bytes as u64;
-            let is_folding = self.queue.policy == Policy::Coalesce && visit.until - next > 1;
+            let is_folding = is_coalescing && visit.until - next > 1;
             if is_within && !is_folding && reader.load(&cursor.channel, next) {
                 cursor.next = next + 1;
                 return Some(Taken::Logged(next));

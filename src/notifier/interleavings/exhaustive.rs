@@ -320,7 +320,7 @@ fn n07_a_laggard_catches_up_while_a_pass_is_completed() {
         let mut visit = served.visit(2);
         let taken = served.subscriber.begin(&mut visit, &mut reader);
         assert!(served.receive_taken(taken, &reader));
-        served.subscriber.postpone();
+        served.subscriber.postpone(&served.counters);
         let read = served.subscriber.next_index(&served.label);
         let pass = {
             let served = Arc::clone(served);
