@@ -257,7 +257,6 @@ fn n07_an_overflow_while_notifications_are_taken_without_the_lock() {
         served.subscriber.set_queue(Queue::default().items(2), &served.counters);
         let counts = change_while_unlocked(served, |it| {
             it.publish(4..=5);
-            assert!(it.subscriber.check(&it.counters).is_none());
             it.channel.trim();
             it.least.store(4, Relaxed);
         });
