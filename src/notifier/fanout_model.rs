@@ -13,7 +13,7 @@ use crate::notifier::counters::NotifierCounters;
 use crate::notifier::cursor::SubscriptionRef;
 use crate::notifier::log::LogLimits;
 use crate::notifier::missed::{MissedReport, Reason};
-use crate::notifier::queue::{PendingContent, PendingQueue, Policy, Queue};
+use crate::notifier::queue::{PendingContent, PendingItem, PendingQueue, Policy, Queue};
 use crate::notifier::segment::{SegmentEntries, StoredNotification};
 use crate::notifier::subscriber::Subscriber;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
@@ -393,4 +393,37 @@ proptest! {
         steps.into_iter().for_each(|step| harness.run(step));
         harness.finish();
     }
+}
+
+#[test]
+fn n07_a_portion_is_read_once_it_is_noted_for_all_channels_of_a_subscriber() {
+    let mut harness = Harness::new(&[Queue::default()]);
+    let labels = [0, 1].map(|c| {
+        harness.run(Step::Subscribe(0, c));
+        Arc::clone(&harness.naive[0].channels[&c].0)
+    });
+    let mut portion = [0, 1].map(|c| harness.channels[c].entries());
+    for (position, c) in [(1, 0), (2, 1), (3, 0)] {
+        portion[c].push(position, Notification::for_test(&c.to_string(), &position.to_string()).as_ref());
+    }
+    harness.channels.iter().zip(portion).for_each(|(channel, entries)| channel.publish(entries));
+    let (subscriber, channel, counters) = (&harness.subscribers[0], &*harness.channels[0], &harness.counters);
+    let take = || {
+        let (until, limits) = (channel.head(), LogLimits::default());
+        let mut visit = Visit { subscription: &labels[0], channel, until, limits, counters };
+        let mut reader = SegmentReader::default();
+        match subscriber.take(&mut visit, &mut reader) {
+            Taken::Idle => None,
+            Taken::Logged(index) => Some(reader.entry(index).unwrap().position),
+            Taken::Pending(PendingItem { content: PendingContent::Notification { notification, .. }, .. }) => {
+                Some(notification.as_ref().payload().parse().unwrap())
+            }
+            _ => panic!("a report or a folded notification"),
+        }
+    };
+    subscriber.add_unread(&labels[0]);
+    assert_eq!(take(), None);
+    subscriber.add_unread(&labels[1]);
+    counters.published.store(3, Relaxed);
+    assert_eq!([take(), take(), take(), take()], [Some(1), Some(2), Some(3), None]);
 }
