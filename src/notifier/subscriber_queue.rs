@@ -340,11 +340,9 @@ impl<S> SubscriberQueue<S> {
     }
 
     fn next(&mut self, visit: &mut Visit<'_, S>, reader: &mut SegmentReader) -> Option<Taken<S>> {
-        let is_coalescing = self.queue.policy == Policy::Coalesce;
         let is_single = self.cursors.len() == 1;
         if self.pending.is_none()
             && self.folded.is_none()
-            && (is_single || !is_coalescing)
             && let Some(cursor) = self.cursors.only_unread()
             && cursor.is_of(visit.subscription)
         {
@@ -359,7 +357,7 @@ impl<S> SubscriberQueue<S> {
             }
             let is_within =
                 cursor.unread() <= self.queue.items as u64 && cursor.channel.kept_bytes() <= self.queue.bytes as u64;
-            let is_folding = is_coalescing && visit.until - next > 1;
+            let is_folding = self.queue.policy == Policy::Coalesce && visit.until - next > 1;
             if is_within && !is_folding && reader.load(&cursor.channel, next) {
                 cursor.next = next + 1;
                 return Some(Taken::Logged(next));
