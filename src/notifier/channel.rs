@@ -22,7 +22,7 @@ pub(crate) struct FanoutChannel<S> {
     pool: Arc<SegmentPool>,
     /// Copies of values of the log, to be read without its lock.
     head: AtomicU64,
-    kept_bytes: AtomicU64,
+    bytes: AtomicU64,
     receivers: Mutex<ReceiverList<S>>,
     checks: Mutex<Checks<S>>,
     /// The number of subscribers that have not read all that the last complete pass handed out.
@@ -72,7 +72,7 @@ impl<S> FanoutChannel<S> {
             log: Mutex::default(),
             pool: Arc::clone(pool),
             head: AtomicU64::new(0),
-            kept_bytes: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
             receivers: Mutex::default(),
             checks: Mutex::new(Checks { by_head: BTreeMap::new(), always: BTreeMap::new(), last_number: 0 }),
             laggards: AtomicUsize::new(0),
@@ -93,9 +93,10 @@ impl<S> FanoutChannel<S> {
         self.head.load(Acquire)
     }
 
-    /// Returns the size of the notifications in the log.
-    pub(crate) fn kept_bytes(&self) -> u64 {
-        self.kept_bytes.load(Relaxed)
+    /// Returns the size of all notifications that were published.
+    #[inline]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
     }
 
     /// Reads the log under its lock.
@@ -106,7 +107,7 @@ impl<S> FanoutChannel<S> {
     fn change_log(&self, change: impl FnOnce(&mut LimitedLog)) {
         let mut log = self.lock();
         change(&mut log);
-        self.kept_bytes.store(log.log.kept_bytes(), Relaxed);
+        self.bytes.store(log.log.bytes(), Relaxed);
         self.head.store(log.log.head(), Release);
     }
 

@@ -76,4 +76,9 @@ impl<S> Cursor<S> {
     pub(crate) fn unread(&self) -> u64 {
         self.channel.head().saturating_sub(self.next)
     }
+
+    /// Returns the size of the notifications that have not been read, as far as the log keeps them.
+    pub(crate) fn unread_bytes(&self) -> u64 {
+        self.channel.read(|log| log.bytes_from(self.next))
+    }
 }

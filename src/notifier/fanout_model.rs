@@ -363,7 +363,7 @@ impl Harness {
         self.compare_stats();
         for channel in &self.channels {
             assert_eq!(
-                channel.read(|log| (log.base(), log.kept_bytes())),
+                channel.read(|log| (log.base(), log.bytes_from(log.base()))),
                 (channel.head(), 0),
                 "a log keeps what was read"
             );
@@ -426,4 +426,25 @@ fn n07_a_portion_is_read_once_it_is_noted_for_all_channels_of_a_subscriber() {
     subscriber.add_unread(&labels[1]);
     counters.published.store(3, Relaxed);
     assert_eq!([take(), take(), take(), take()], [Some(1), Some(2), Some(3), None]);
+}
+
+#[test]
+fn n07_a_subscriber_that_keeps_up_needs_no_lock_although_another_one_keeps_the_log_long() {
+    let mut harness = Harness::new(&[Queue::default(), Queue::default().bytes(400)]);
+    harness.run(Step::Subscribe(0, 0));
+    harness.run(Step::Subscribe(1, 0));
+    let label = Arc::clone(&harness.naive[1].channels[&0].0);
+    for _ in 0..20 {
+        harness.publish(&[(0, 1), (0, 1)], None);
+        let until = harness.channels[0].head();
+        harness.visit(&label, until, usize::MAX, true);
+    }
+    harness.publish(&[(0, 1), (0, 1)], None);
+    let (channel, counters) = (&*harness.channels[0], &harness.counters);
+    assert!(channel.read(|log| log.bytes_from(log.base())) > 2_000);
+    let (until, limits) = (channel.head(), LogLimits::default());
+    let mut visit = Visit { subscription: &label, channel, until, limits, counters };
+    let mut reader = SegmentReader::default();
+    assert!(matches!(harness.subscribers[1].begin(&mut visit, &mut reader), Taken::Logged(_)));
+    assert!(harness.subscribers[1].take_unlocked(&visit, &reader).is_some());
 }

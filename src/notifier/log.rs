@@ -39,11 +39,12 @@ impl Log {
         self.segments.front().map_or(self.head, |segment| segment.first())
     }
 
-    /// Returns the size of the notifications that are kept.
-    pub(crate) fn kept_bytes(&self) -> u64 {
-        self.bytes_from(self.base())
+    /// Returns the size of all notifications that were added.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
+    /// Adds a segment, unless there are no entries.
     pub(crate) fn push(&mut self, entries: SegmentEntries) {
         if entries.is_empty() {
             return;
@@ -97,8 +98,8 @@ impl Log {
     /// Returns the size of the entries from an index on, as far as they are kept.
     pub(crate) fn bytes_from(&self, index: u64) -> u64 {
         let index = index.max(self.base());
-        let before = self.segment(index).and_then(|segment| segment.bytes_before(index));
-        self.bytes - before.unwrap_or(self.bytes)
+        let entry = self.segment(index).and_then(|segment| segment.get(index));
+        self.bytes - entry.map_or(self.bytes, |entry| entry.bytes_before)
     }
 
     /// Returns the smallest index from which on all entries are kept and within the limits.

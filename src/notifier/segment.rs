@@ -49,6 +49,8 @@ struct EntryPlace {
 pub(crate) struct LogEntry<'s> {
     /// The position among the notifications of all channels.
     pub(crate) position: u64,
+    /// The size of all entries of the channel before this one.
+    pub(crate) bytes_before: u64,
     pub(crate) notification: NotificationRef<'s>,
 }
 
@@ -117,18 +119,15 @@ impl Segment {
     }
 
     #[inline]
-    fn place(&self, index: u64) -> Option<&EntryPlace> {
-        self.entries.places.get(usize::try_from(index.wrapping_sub(self.first)).ok()?)
-    }
-
-    #[inline]
     pub(crate) fn get(&self, index: u64) -> Option<LogEntry<'_>> {
-        self.entries.at(self.place(index)?)
-    }
-
-    /// Returns the size of all entries of the channel before an index.
-    pub(crate) fn bytes_before(&self, index: u64) -> Option<u64> {
-        Some(self.bytes_before + u64::from(self.place(index)?.bytes_before))
+        let entries = &self.entries;
+        let place = entries.places.get(usize::try_from(index.wrapping_sub(self.first)).ok()?)?;
+        let frame = entries.frames.get(place.start as usize..)?.get(..place.len as usize)?;
+        Some(LogEntry {
+            position: entries.position(place),
+            bytes_before: self.bytes_before + u64::from(place.bytes_before),
+            notification: NotificationRef::in_frame(frame, entries.channel_len),
+        })
     }
 
     /// Returns the entries with an index in a range, each with its index.
@@ -162,13 +161,6 @@ impl SegmentEntries {
         self.frames.clear();
         self.places.clear();
         self.bytes = 0;
-    }
-
-    #[inline]
-    fn at(&self, place: &EntryPlace) -> Option<LogEntry<'_>> {
-        let frame = self.frames.get(place.start as usize..)?.get(..place.len as usize)?;
-        let notification = NotificationRef::in_frame(frame, self.channel_len);
-        Some(LogEntry { position: self.position(place), notification })
     }
 
     #[inline]

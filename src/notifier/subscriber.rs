@@ -220,9 +220,10 @@ impl<S> Subscriber<S> {
             reader.folded((next & !FOLDED) as usize)?
         } else if next < visit.until
             && visit.channel.head() - next <= visit.limits.items
-            && visit.channel.kept_bytes() <= visit.limits.bytes
+            && let Some(entry) = reader.entry(next)
+            && visit.channel.bytes() - entry.bytes_before <= visit.limits.bytes
         {
-            (reader.entry(next)?.notification, 0)
+            (entry.notification, 0)
         } else {
             return None;
         };

@@ -143,10 +143,10 @@ impl<S> SubscriberQueue<S> {
         pending + folded + self.cursors.unread().map(Cursor::unread).sum::<u64>() as usize
     }
 
-    /// Returns a size that the notifications that wait do not exceed.
-    fn bytes_at_most(&self) -> u64 {
+    /// Returns the size of the notifications that wait.
+    fn bytes(&self) -> u64 {
         let pending = self.pending.as_ref().map_or(0, |pending| pending.items.bytes() as u64);
-        pending + self.cursors.unread().map(|cursor| cursor.channel.kept_bytes()).sum::<u64>()
+        pending + self.cursors.unread().map(Cursor::unread_bytes).sum::<u64>()
     }
 
     /// Keeps what has not been read while passes end without the subscriber: in the log of the only channel, or else as
@@ -173,7 +173,7 @@ impl<S> SubscriberQueue<S> {
     /// policy must see. One of several channels is checked whenever it has unread notifications.
     pub(crate) fn plan_check(&mut self) {
         let head = self.cursors.first().map_or(0, |cursor| cursor.channel.head());
-        let (items, bytes) = (self.len(), self.bytes_at_most());
+        let (items, bytes) = (self.len(), self.bytes());
         let limits = self.limits();
         let room = (limits.bytes.saturating_sub(bytes) / LARGE).min(limits.items.saturating_sub(items as u64));
         let is_refusing = self.pending.as_ref().is_some_and(|pending| pending.refused.is_some());
@@ -192,7 +192,7 @@ impl<S> SubscriberQueue<S> {
         if self.cursors.len() > 1 {
             let is_within = self.cursors.unread().nth(UNREAD_MAX).is_none()
                 && self.len() <= self.queue.items
-                && self.bytes_at_most() <= self.queue.bytes as u64;
+                && self.bytes() <= self.queue.bytes as u64;
             if !is_within {
                 self.move_unread(counters);
             }
@@ -355,10 +355,13 @@ impl<S> SubscriberQueue<S> {
             if next >= visit.until {
                 return None;
             }
-            let is_within =
-                cursor.unread() <= self.queue.items as u64 && cursor.channel.kept_bytes() <= self.queue.bytes as u64;
             let is_folding = self.queue.policy == Policy::Coalesce && visit.until - next > 1;
-            if is_within && !is_folding && reader.load(&cursor.channel, next) {
+            if cursor.unread() <= self.queue.items as u64
+                && !is_folding
+                && reader.load(&cursor.channel, next)
+                && let Some(entry) = reader.entry(next)
+                && cursor.channel.bytes() - entry.bytes_before <= self.queue.bytes as u64
+            {
                 cursor.next = next + 1;
                 return Some(Taken::Logged(next));
             }

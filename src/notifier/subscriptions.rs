@@ -20,6 +20,8 @@ pub(crate) struct Subscriptions<I: 'static> {
     context: Arc<SubscriptionContext>,
     /// Subscribers without a subscription whose callback may still run. One that subscribes again waits for it to return.
     departed: HashMap<I, Weak<Subscriber<Subscription<I>>>>,
+    /// The number of departed subscribers from which on those without a callback that may run are removed.
+    departed_max: usize,
 }
 
 impl<I: 'static> Drop for Subscriptions<I> {
@@ -36,6 +38,7 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
             channels: Arc::default(),
             context: Arc::clone(context),
             departed: HashMap::new(),
+            departed_max: 16,
         }
     }
 
@@ -181,8 +184,10 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
     fn remove_unused(&mut self, id: &I, subscription: &Arc<Subscription<I>>) {
         self.channels.remove_if_unused(subscription.channel());
         if !self.registry.has_subscriber(id) {
-            if self.departed.len() > self.registry.subscribers() {
+            if self.departed.len() >= self.departed_max {
                 self.departed.retain(|_, departed| departed.strong_count() > 0);
+                // The others are looked at again only once as many have departed since.
+                self.departed_max = 2 * self.departed.len() + 16;
             }
             self.departed.insert(id.clone(), Arc::downgrade(subscription.subscriber()));
         }
@@ -201,4 +206,35 @@ pub(crate) fn waiting<I>(channels: &ChannelTable<Subscription<I>>, context: &Sub
         }
     }
     waiting
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::notifier::Notifier;
+
+    #[test]
+    fn n07_subscribers_that_departed_during_a_call_are_not_looked_at_each_time() {
+        let n = Notifier::builder("host=localhost user=shop").unwrap().autorun(false).build::<u32>();
+        for id in 0..1_000 {
+            n.subscribe(id, "prices", |_| ()).unwrap();
+        }
+        // A pass keeps its receivers.
+        let receivers = n.core().lock().databases[0].subscriptions.channels.channel("prices").receivers();
+        for id in 0..1_000 {
+            n.unsubscribe(&id, "prices").unwrap();
+        }
+        let departed = || {
+            let state = n.core().lock();
+            let subscriptions = &state.databases[0].subscriptions;
+            (subscriptions.departed.len(), subscriptions.departed_max)
+        };
+        assert_eq!(departed().0, 1_000);
+        assert!(departed().1 > 1_000);
+        drop(receivers);
+        for id in 0..2_000 {
+            n.subscribe(id, "prices", |_| ()).unwrap();
+            n.unsubscribe(&id, "prices").unwrap();
+        }
+        assert!(departed().0 < 100);
+    }
 }

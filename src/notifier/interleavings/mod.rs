@@ -23,7 +23,7 @@
 //! - `FanoutChannel::head` is stored with Release under the lock of the log, and only grows. A thread that has seen an index
 //!   (Acquire) finds the entries before it. A visit's `until` was read from the head or under that lock by the same thread, so
 //!   later loads are not smaller, and `head - next` cannot underflow.
-//! - `FanoutChannel::kept_bytes` is stored with Relaxed before the head. Limits are compared after a load of the head, so its
+//! - `FanoutChannel::bytes` is stored with Relaxed before the head. Limits are compared after a load of the head, so its
 //!   value is at least as new. An older head or size is that of an earlier time, at which the thread could have continued, too:
 //!   the compare-and-exchange of `unlocked` decides.
 //! - `NotifierCounters::published` is stored with Release after all logs of a batch and after `add_unread`, and loaded with

@@ -243,7 +243,7 @@ impl Model {
     /// Returns for each channel the number and size of the notifications in its log.
     pub(super) fn logs(&self) -> Vec<(u64, u64)> {
         let channels = Arc::clone(&self.core.lock().databases[0].subscriptions.channels);
-        channels.all().iter().map(|it| it.read(|log| (log.head() - log.base(), log.kept_bytes()))).collect()
+        channels.all().iter().map(|it| it.read(|log| (log.head() - log.base(), log.bytes_from(log.base())))).collect()
     }
 
     /// Waits until the loop has sent all of its batches.
