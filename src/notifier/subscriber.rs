@@ -21,8 +21,8 @@ use crate::sync::{Mutex, MutexGuard};
 #[derive(Debug)]
 pub(crate) struct Subscriber<S> {
     queue: Mutex<SubscriberQueue<S>>,
-    /// The index of the next notification at the only cursor, or [`FOLDED`] with that of the next folded one, while a
-    /// thread takes notifications without the lock.
+    /// The index of the next notification, or [`FOLDED`] with that of the next folded one, while a thread takes
+    /// notifications without the lock: at the only cursor, or the only one of several that is noted as unread.
     unlocked: AtomicU64,
 }
 
@@ -231,7 +231,7 @@ impl<S> Subscriber<S> {
     }
 
     /// Lets [`take_unlocked`](Self::take_unlocked) continue after a notification from the log or from the folded window.
-    /// Those are only taken from the only cursor. If a log is being folded, what is taken from it is the last of a visit.
+    /// No other cursor has an older one then. If a log is being folded, a notification from it is the last of a visit.
     fn unlock(&self, it: &SubscriberQueue<S>, taken: &Taken<S>, visit: &mut Visit<'_, S>) {
         let next = match taken {
             Taken::Logged(index) => index + 1,

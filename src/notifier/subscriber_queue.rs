@@ -5,9 +5,10 @@
 //!               └──▶ taken first                                      │ cursor ──▶ log of another channel
 //! ```
 //!
-//! A subscriber takes notifications from the log of a channel if none of its other channels has any. They are moved to its own [`PendingQueue`] where that is
-//! needed: in front of a report, where its [`Policy`] drops or folds, and for a subscriber of several channels. Moving
-//! them later than they arrived makes no difference, since nothing was taken in between.
+//! A subscriber takes notifications from the log of a channel if none of its other channels has any. They are moved to its
+//! own [`PendingQueue`] where that is needed: in front of a report, where its [`Policy`] drops or folds, and if several of its
+//! channels have some, or another thread visits it meanwhile. Moving them later than they arrived makes no difference, since
+//! nothing was taken in between.
 
 use std::collections::HashMap;
 use std::sync::Arc;

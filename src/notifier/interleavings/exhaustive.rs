@@ -50,19 +50,19 @@ impl Scheduler for BoundedScheduler {
 }
 
 #[derive(Debug)]
-struct Label;
+struct TestSubscription;
 
 /// A subscriber of one channel, and its calls.
-struct Served {
-    subscriber: Subscriber<Label>,
-    channel: Arc<FanoutChannel<Label>>,
-    label: Arc<Label>,
+struct ServedSubscriber {
+    subscriber: Subscriber<TestSubscription>,
+    channel: Arc<FanoutChannel<TestSubscription>>,
+    label: Arc<TestSubscription>,
     counters: NotifierCounters,
     received: std::sync::Mutex<Vec<Received>>,
     /// The notifications with smaller numbers have been dropped.
     least: AtomicU64,
     /// The subscription that takes the place of the first.
-    replacing: std::sync::Mutex<Option<Arc<Label>>>,
+    replacing: std::sync::Mutex<Option<Arc<TestSubscription>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,12 +71,12 @@ enum Received {
     Dropped(u64),
 }
 
-impl Served {
+impl ServedSubscriber {
     fn new(queue: Queue) -> Arc<Self> {
         let served = Self {
             subscriber: Subscriber::new(queue),
             channel: Arc::new(FanoutChannel::new("c", &Arc::default())),
-            label: Arc::new(Label),
+            label: Arc::new(TestSubscription),
             counters: NotifierCounters::new(1),
             received: std::sync::Mutex::default(),
             least: AtomicU64::new(0),
@@ -99,7 +99,7 @@ impl Served {
         self.counters.published.store(end, Relaxed);
     }
 
-    fn visit(&self, until: u64) -> Visit<'_, Label> {
+    fn visit(&self, until: u64) -> Visit<'_, TestSubscription> {
         let limits = LogLimits::default();
         Visit { subscription: &self.label, channel: &self.channel, until, limits, counters: &self.counters }
     }
@@ -109,7 +109,7 @@ impl Served {
     }
 
     /// Receives one item. Returns `false` if there is none.
-    fn receive_taken(&self, taken: Taken<Label>, reader: &SegmentReader) -> bool {
+    fn receive_taken(&self, taken: Taken<TestSubscription>, reader: &SegmentReader) -> bool {
         let number = |n: NotificationRef<'_>| Received::Notification(n.payload().parse().unwrap());
         match taken {
             Taken::Idle | Taken::Busy => return false,
@@ -124,7 +124,7 @@ impl Served {
     }
 
     /// Serves the subscriber to the end, like a dispatching thread.
-    fn serve(&self, visit: &mut Visit<'_, Label>, reader: &mut SegmentReader) {
+    fn serve(&self, visit: &mut Visit<'_, TestSubscription>, reader: &mut SegmentReader) {
         loop {
             let (least, received) = (self.least.load(Relaxed), self.received.lock().unwrap().len());
             if let Some((notification, _)) = self.subscriber.take_unlocked(visit, reader) {
@@ -178,11 +178,11 @@ impl Served {
 }
 
 /// Runs a program in all interleavings with up to four preemptions.
-fn check_all(program: impl Fn(&Arc<Served>) + Send + Sync + 'static) {
+fn check_all(program: impl Fn(&Arc<ServedSubscriber>) + Send + Sync + 'static) {
     check_with(4, program);
 }
 
-fn check_with(preemptions: usize, program: impl Fn(&Arc<Served>) + Send + Sync + 'static) {
+fn check_with(preemptions: usize, program: impl Fn(&Arc<ServedSubscriber>) + Send + Sync + 'static) {
     let scheduler = BoundedScheduler { all: DfsScheduler::new(None, false), most: preemptions, preemptions: 0 };
     let schedules = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&schedules);
@@ -191,7 +191,7 @@ fn check_with(preemptions: usize, program: impl Fn(&Arc<Served>) + Send + Sync +
         || Duration::ZERO,
         move || {
             count.fetch_add(1, Relaxed);
-            program(&Served::new(Queue::default()));
+            program(&ServedSubscriber::new(Queue::default()));
         },
     );
     println!("{} schedules", schedules.load(Relaxed));
@@ -199,7 +199,7 @@ fn check_with(preemptions: usize, program: impl Fn(&Arc<Served>) + Send + Sync +
 
 /// Runs a change while a thread takes the second and the third notification without the lock, and then takes what waits.
 /// Returns the numbers of received and of dropped notifications.
-fn change_while_unlocked(served: &Arc<Served>, change: fn(&Served)) -> (usize, u64) {
+fn change_while_unlocked(served: &Arc<ServedSubscriber>, change: fn(&ServedSubscriber)) -> (usize, u64) {
     served.publish(1..=3);
     let mut reader = SegmentReader::default();
     let mut visit = served.visit(3);
@@ -267,7 +267,7 @@ fn n07_an_overflow_while_notifications_are_taken_without_the_lock() {
 #[test]
 fn n07_a_replacement_while_notifications_are_taken_without_the_lock() {
     check_all(|served| {
-        let replacing = Arc::new(Label);
+        let replacing = Arc::new(TestSubscription);
         *served.replacing.lock().unwrap() = Some(Arc::clone(&replacing));
         let counts = change_while_unlocked(served, |it| {
             let replacing = it.replacing.lock().unwrap().clone().unwrap();

@@ -280,7 +280,7 @@ impl Seat {
             let next = received.range(number..).next().map(|(_, next)| *next);
             let end = self.intervals[interval].end;
             let is_reported = next.map_or(reports, |(_, reports)| reports) > before;
-            // What waited at the end of a time was dropped, and later ones are in a later time.
+            // Notifications that waited at the end of an interval were dropped. Later ones are in a later interval.
             let is_dropped_at_end = match next {
                 None => end.is_some(),
                 Some((of_next, _)) => of_next > interval && end == Some(SeatEnd::Unsubscribed),
