@@ -10,10 +10,10 @@
 //! Memory is the process's anonymous resident memory, so it includes what the allocator adds.
 //!
 //! The latency begins when the server sends an event, and ends when the callback or the manager's loop sends an answer. Once
-//! the server has the answer, it sends the next event. So all threads sleep before an event, and are woken for it. A hand-over between two threads by a condition variable is the
-//! least that a callback on another thread than the manager's can cost in addition.
+//! the server has the answer, it sends the next event. So all threads sleep before an event, and are woken for it. A hand-over
+//! between two threads by a condition variable is the least that a callback on another thread than the manager's can cost in
+//! addition.
 
-use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use notifyman::{Connection, NotificationManager, Notifier};
 use crate::job::{self, Answers};
 use crate::load::config;
 use crate::notifier::{listen, start};
-use crate::synthetic::{CHANNEL, Link, PERCENTILES, Server, Waiting};
+use crate::synthetic::{CHANNEL, Link, PERCENTILES, Server, Waiting, this_program};
 
 /// The first argument of a client process.
 const CLIENT: &str = "--client";
@@ -37,15 +37,7 @@ const SETTLED: Duration = Duration::from_millis(300);
 
 /// Runs a client with these words after the words of `prefix`, and returns its numbers.
 pub fn run(prefix: &[&str], words: &[&str]) -> Vec<f64> {
-    let this = std::env::current_exe().unwrap();
-    let mut command = match prefix.split_first() {
-        None => Command::new(this),
-        Some((first, more)) => {
-            let mut command = Command::new(first);
-            command.args(more).arg(this);
-            command
-        }
-    };
+    let mut command = this_program(prefix).unwrap();
     let output = command.arg(CLIENT).args(words).output().unwrap();
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout);

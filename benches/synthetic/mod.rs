@@ -80,15 +80,7 @@ impl Server {
             Link::Unix => Some(socket_directory()?),
         };
         let host = directory.as_ref().map_or_else(|| "127.0.0.1".into(), |directory| directory.display().to_string());
-        let this = std::env::current_exe()?;
-        let mut command = match prefix.split_first() {
-            None => Command::new(this),
-            Some((first, more)) => {
-                let mut command = Command::new(first);
-                command.args(more).arg(this);
-                command
-            }
-        };
+        let mut command = this_program(prefix)?;
         command.args([ARGUMENT, &host]).args((link == Link::Tls).then_some(ENCRYPTED));
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let commands = process.stdin.take().ok_or_else(|| io::Error::other("no standard input"))?;
@@ -168,6 +160,19 @@ impl Drop for Server {
             let _ = fs::remove_dir_all(directory);
         }
     }
+}
+
+/// Returns a command that runs this program again. `prefix` contains the words of a command that runs it.
+pub fn this_program(prefix: &[&str]) -> io::Result<Command> {
+    let this = std::env::current_exe()?;
+    Ok(match prefix.split_first() {
+        None => Command::new(this),
+        Some((first, more)) => {
+            let mut command = Command::new(first);
+            command.args(more).arg(this);
+            command
+        }
+    })
 }
 
 /// Creates a directory for sockets, whose paths must be short.
