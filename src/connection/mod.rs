@@ -54,6 +54,7 @@ use crate::error::{Error, ServerError};
 use crate::gap::Gap;
 use crate::net::Stream;
 pub(crate) use crate::net::Transport;
+use crate::notification::Notification;
 use crate::proto::{ReadBuffer, Request, TransactionStatus, refuse_canary_channel, sql};
 use crate::row::Row;
 
@@ -368,9 +369,51 @@ impl Connection {
     /// println!("the connection has ended: {:?}", db.error());
     /// # Ok(()) }
     /// ```
-    #[doc(alias("notifies", "iternotifies", "poll", "wait_for_notification"))]
+    #[doc(alias("notifies", "iternotifies", "wait_for_notification"))]
     pub fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Wait<'_> {
         Wait::new(self, timeout.into())
+    }
+
+    /// Returns all pending notifications without waiting; a connection that has ended is an error.
+    ///
+    /// The call reads the socket until it is empty, at most 16 MiB. Notifications that were received before the end of the
+    /// connection are returned first, and the next call returns the error. So a program that polls between other work
+    /// notices that nothing more will arrive; a [`wait`](Self::wait) with a zero timeout only ends, as if nothing were
+    /// pending.
+    ///
+    /// A link that died silently is no error: a call sends nothing. A [`query`](Self::query) finds it, or the heartbeat of
+    /// a [manager](crate::NotificationManager).
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # use notifyman::Connection;
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let mut db = Connection::connect(database())?;
+    /// # db.listen(["prices"])?;
+    /// # db.notify("prices", "42")?;
+    /// # let mut received = 0;
+    /// for n in db.poll()? {
+    ///     println!("{} {}", n.channel(), n.payload());
+    /// #   received += 1;
+    /// }
+    /// # assert_eq!(received, 1);
+    /// db.close()?;
+    /// assert!(db.poll().is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The reason why the connection is closed, once everything received before has been returned.
+    #[doc(alias("PQnotifies", "drain"))]
+    pub fn poll(&mut self) -> Result<Vec<Notification>, Error> {
+        // A pass that a loop has left may be over, and would end without a read.
+        self.link.history.set_pass(None);
+        let pending: Vec<_> = self.wait(Duration::ZERO).flatten().collect();
+        match self.link.error() {
+            Some(reason) if pending.is_empty() => Err(reason.clone()),
+            _ => Ok(pending),
+        }
     }
 
     /// Takes the gap: what may have been missed before this connection succeeded a lost one, or before it listened again to

@@ -80,6 +80,44 @@ fn c14_a_zero_timeout_reads_the_socket_and_ends() {
 }
 
 #[test]
+fn c14_a_poll_returns_what_is_pending_and_then_the_end_as_an_error() {
+    let (mark, here) = Step::mark();
+    let peer = Peer::play(vec![
+        Step::startup(),
+        Step::login_ok(),
+        Step::send([msg::notification(7, "a", "1"), msg::notification(7, "a", "2")]),
+        Step::send([msg::error("FATAL", "57P01", "terminating connection")]),
+        here,
+    ]);
+    let mut db = connect(&peer.url());
+    mark.wait();
+    let mut received = Vec::new();
+    let mut reason = None;
+    eventually("the end is an error", || {
+        match db.poll() {
+            Ok(pending) => received.extend(pending.iter().map(|n| n.payload().into_owned())),
+            Err(error) => reason = Some(error),
+        }
+        reason.is_some()
+    });
+    assert_eq!(received, ["1", "2"]);
+    assert_eq!(reason.unwrap().sqlstate(), Some("57P01"));
+    assert_eq!(db.poll().unwrap_err().sqlstate(), Some("57P01"), "each time");
+}
+
+#[test]
+fn c14_a_poll_reads_the_socket_although_a_pass_was_left() {
+    let (mut db, mut other) = (session(), session());
+    db.listen(["c14 left"]).unwrap();
+    other.notify("c14 left", "1").unwrap();
+    eventually("the pass was left at its last item", || db.wait(Duration::ZERO).flatten().next().is_some());
+    other.notify("c14 left", "2").unwrap();
+    other.execute(&format!("SELECT pg_terminate_backend({})", db.pid())).unwrap();
+    arrived();
+    assert_eq!(db.poll().unwrap().len(), 1, "one call is enough");
+}
+
+#[test]
 fn c14_a_zero_timeout_yields_everything_pending() {
     let (mark, here) = Step::mark();
     let many: Vec<u8> = (0..50_000).flat_map(|n: u32| msg::notification(7, "a", &n.to_string())).collect();
