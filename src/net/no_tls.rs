@@ -76,4 +76,8 @@ impl Tls {
     pub(crate) fn end_point(&self) -> Option<Vec<u8>> {
         match *self {}
     }
+
+    pub(crate) fn description(&self) -> String {
+        match *self {}
+    }
 }

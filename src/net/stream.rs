@@ -126,6 +126,11 @@ impl Transport for Stream {
 }
 
 impl Stream {
+    /// Returns the version of TLS and the cipher suite, for display; `None` if the stream is not encrypted.
+    pub(crate) fn tls_description(&self) -> Option<String> {
+        self.tls.as_deref().map(Tls::description)
+    }
+
     /// Returns the time after which the system detects that an idle connection was lost. `None` for a Unix socket,
     /// which cannot be lost.
     ///

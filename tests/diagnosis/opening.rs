@@ -14,7 +14,8 @@ fn only(diagnosis: &Diagnosis, kind: FindingKind, says: &str) {
     let finding = found(diagnosis, kind);
     assert_eq!((diagnosis.findings().len(), finding.severity()), (1, Severity::Failure), "{diagnosis}");
     assert!(diagnosis.to_string().contains(says), "{diagnosis}");
-    assert_eq!(diagnosis.latency(), None);
+    assert_eq!((diagnosis.latency(), diagnosis.server_version(), diagnosis.queue_usage()), (None, None, None));
+    assert!(diagnosis.checked().is_empty() && diagnosis.tls().is_none());
 }
 
 /// Returns the diagnosis for a server that answers the login with this error.

@@ -25,6 +25,13 @@ fn m17_a_healthy_server_has_no_problems_and_no_traces_remain() {
     let diagnosis = db.diagnose().unwrap();
     is_well(&diagnosis);
     assert!(diagnosis.latency().unwrap() < LIMIT);
+    assert_eq!(diagnosis.server_version(), Some(db.server_version()));
+    assert_eq!((diagnosis.tls(), diagnosis.queue_usage()), (None, Some(0.0)));
+    let checked = diagnosis.checked();
+    assert!([FindingKind::Standby, FindingKind::Delivery].iter().all(|kind| checked.contains(kind)), "{checked:?}");
+    // Servers before 14 have no idle_session_timeout.
+    let has_idle_timeout = db.query("SHOW idle_session_timeout").is_ok();
+    assert_eq!(checked.contains(&FindingKind::IdleTimeout), has_idle_timeout);
     assert_eq!(diagnosis.target(), config(&server.url()).to_string());
     assert!(db.listening_channels().unwrap().is_empty());
     assert!(pending(&mut db).is_empty());

@@ -254,6 +254,13 @@ fn the_diagnosis_reports_tls_errors_and_their_remedies() {
     }
     let good = Diagnosis::of(common().checked());
     assert!(good.find(FindingKind::Delivery).is_some() && good.find(FindingKind::Tls).is_none(), "{good}");
+    let mut session = Connection::connect(common().checked()).unwrap();
+    let sql = "SELECT 'TLS ' || substr(version, 5) || ', ' || cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    let tls = session.query(sql).unwrap()[0].get(0).unwrap().into_owned();
+    assert_eq!(good.tls(), Some(&*tls), "the server's names");
+    assert!(good.to_string().contains(&tls), "{good}");
+    let older = Diagnosis::of(common().checked().ssl_max_protocol_version(notifyman::TlsVersion::V1_2));
+    assert!(older.tls().unwrap().starts_with("TLS 1.2, TLS_ECDHE_"), "{older}");
 }
 
 #[test]

@@ -12,8 +12,10 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::{Duration, Instant};
 
 use super::checks::{self, PoolerMode};
+use super::facts::SessionFacts;
 use super::finding::FindingKind::{
-    Delivery, DeliveryFailing, InTransaction, QueueFilling, TransactionPooler, Unexamined,
+    Delivery, DeliveryFailing, Encoding, IdleTimeout, InTransaction, Keepalive, ListenBug, QueueFilling, Standby,
+    StatementTimeout, TransactionPooler, Unexamined,
 };
 use super::finding::{Finding, Severity};
 use crate::clock;
@@ -37,12 +39,12 @@ const FACTS: &str = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_rec
     (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'), \
     (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'statement_timeout')";
 
-/// Examines a connection. Returns the findings, the time that a notification took, and the reason if the connection was closed.
-pub(super) fn examine(connection: &mut Connection) -> (Vec<Finding>, Option<Duration>, Result<(), Error>) {
+/// Examines a connection. Returns the findings, other facts, and the reason if the connection was closed.
+pub(super) fn examine(connection: &mut Connection) -> (Vec<Finding>, SessionFacts, Result<(), Error>) {
     let second = Err(Error::Unopened);
-    let mut examination = Examination { connection, second, findings: Vec::new(), latency: None };
+    let mut examination = Examination { connection, second, findings: Vec::new(), facts: SessionFacts::default() };
     let end = examination.run();
-    (examination.findings, examination.latency, end)
+    (examination.findings, examination.facts, end)
 }
 
 /// Returns the process of the server that is behind a connection now.
@@ -55,7 +57,7 @@ struct Examination<'c> {
     /// A second connection to the same address, or the reason why there is none.
     second: Result<Box<Connection>, Error>,
     findings: Vec<Finding>,
-    latency: Option<Duration>,
+    facts: SessionFacts,
 }
 
 /// The delivery of a notification.
@@ -74,9 +76,17 @@ impl Examination<'_> {
         if let Some(reason) = self.connection.error() {
             return Err(reason.clone());
         }
-        self.findings.extend(checks::version(self.connection.server_version()));
+        let version = self.connection.server_version();
+        self.facts.version = Some(version.to_owned()).filter(|version| !version.is_empty());
+        self.facts.tls = self.connection.link.stream().tls_description();
+        self.findings.extend(checks::version(version));
         self.findings.extend(checks::encoding(self.connection.parameter("server_encoding")));
-        self.findings.extend(self.connection.link.stream().keepalive().and_then(checks::keepalive));
+        self.facts.checked.extend([ListenBug, Encoding]);
+        if let Some(keepalive) = self.connection.link.stream().keepalive() {
+            self.findings.extend(checks::keepalive(keepalive));
+            self.facts.checked.push(Keepalive);
+        }
+        self.facts.checked.push(InTransaction);
 
         if self.connection.transaction_status() != TransactionStatus::Idle {
             let what = "The session is in a transaction: the server delivers nothing to it until the transaction ends.";
@@ -89,14 +99,19 @@ impl Examination<'_> {
         let facts = self.ask(FACTS, "the session")?;
         let facts = facts.first();
         let millis = |column| Some(Duration::from_millis(number(facts?, column)?));
+        let timeouts = [(millis(2), IdleTimeout), (millis(3), StatementTimeout)];
+        self.facts.checked.extend(timeouts.iter().filter(|(limit, _)| limit.is_some()).map(|(_, kind)| *kind));
         self.findings.extend(millis(2).and_then(checks::idle_timeout));
         self.findings.extend(millis(3).and_then(checks::statement_timeout));
+        self.facts.checked.extend(facts.map(|_| Standby));
         if facts.and_then(|row| row.get(1)).as_deref() == Some("t") {
             self.findings.push(checks::standby());
             return Ok(());
         }
         self.second = self.connection.connect_again(SECOND_TIMEOUT).map(Box::new);
-        match self.detect_pooler(facts.and_then(|row| number(row, 0)))? {
+        let between = self.detect_pooler(facts.and_then(|row| number(row, 0)))?;
+        self.facts.checked.push(TransactionPooler);
+        match between {
             PoolerMode::TransactionPooler(proof) => self.add_transaction_pooler(proof),
             between => self.probe(between)?,
         }
@@ -159,6 +174,7 @@ impl Examination<'_> {
     fn probe(&mut self, between: PoolerMode) -> Result<(), Error> {
         let channel = probe_channel(self.connection.pid());
         let listened = self.connection.listen([&channel]);
+        self.facts.checked.push(Delivery);
         if let Err(error) = self.unless_closed(listened)? {
             self.findings.push(checks::listen_refused(&error));
             return Ok(());
@@ -175,7 +191,7 @@ impl Examination<'_> {
 
         match (delivered, between) {
             (ProbeDelivery::After(latency), between) => {
-                self.latency = Some(latency);
+                self.facts.latency = Some(latency);
                 let what = format!("A notification was delivered after {}.", checks::span(latency));
                 let alone = self.second.as_ref().err();
                 let evidence = alone.map(|error| {
@@ -272,6 +288,8 @@ impl Examination<'_> {
     fn queue(&mut self) -> Result<(), Error> {
         let usage = self.ask(sql::QUEUE_USAGE, "its NOTIFY queue")?;
         let Some(usage) = usage.first().and_then(|row| number(row, 0)) else { return Ok(()) };
+        self.facts.set_queue_usage(usage);
+        self.facts.checked.push(QueueFilling);
         if checks::queue(usage, None).is_none() {
             return Ok(());
         }

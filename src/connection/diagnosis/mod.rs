@@ -10,6 +10,7 @@
 
 mod checks;
 mod examine;
+mod facts;
 mod finding;
 mod opening;
 
@@ -17,6 +18,7 @@ use std::cmp::Reverse;
 use std::fmt;
 use std::time::Duration;
 
+use self::facts::SessionFacts;
 pub use self::finding::{Finding, FindingKind, Severity};
 use crate::config::Config;
 use crate::connection::Connection;
@@ -41,7 +43,7 @@ use crate::error::{Error, Escaped};
 pub struct Diagnosis {
     target: String,
     findings: Vec<Finding>,
-    latency: Option<Duration>,
+    facts: SessionFacts,
 }
 
 impl Diagnosis {
@@ -68,29 +70,29 @@ impl Diagnosis {
             Ok(config) => config,
             Err(error) => {
                 let findings = opening::findings(&error.into());
-                return Self::among("the connection string".into(), findings, None);
+                return Self::among("the connection string".into(), findings, SessionFacts::default());
             }
         };
         let target = config.to_string();
         match Connection::connect(config) {
             Ok(mut connection) => {
-                let (mut findings, latency, end) = examine::examine(&mut connection);
+                let (mut findings, facts, end) = examine::examine(&mut connection);
                 findings.extend(end.err().map(|error| opening::lost(&error)));
-                Self::among(target, findings, latency)
+                Self::among(target, findings, facts)
             }
-            Err(error) => Self::among(target, opening::findings(&error), None),
+            Err(error) => Self::among(target, opening::findings(&error), SessionFacts::default()),
         }
     }
 
     /// Examines an open connection.
     pub(super) fn examine(connection: &mut Connection) -> Result<Self, Error> {
-        let (findings, latency, end) = examine::examine(connection);
-        end.map(|()| Self::among(connection.config().to_string(), findings, latency))
+        let (findings, facts, end) = examine::examine(connection);
+        end.map(|()| Self::among(connection.config().to_string(), findings, facts))
     }
 
-    fn among(target: String, mut findings: Vec<Finding>, latency: Option<Duration>) -> Self {
+    fn among(target: String, mut findings: Vec<Finding>, facts: SessionFacts) -> Self {
         findings.sort_by_key(|finding| Reverse(finding.severity));
-        Self { target, findings, latency }
+        Self { target, findings, facts }
     }
 
     /// Returns the address, the role and the database, such as `db1:5432 as "app", database "shop"`.
@@ -120,7 +122,73 @@ impl Diagnosis {
 
     /// Returns the time in which a notification was delivered, if one was: sending, commit and delivery.
     pub fn latency(&self) -> Option<Duration> {
-        self.latency
+        self.facts.latency
+    }
+
+    /// Returns the version of the server, such as `16.4 (Debian 16.4-1)`, if the connection was opened.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::Diagnosis;
+    ///
+    /// # fn main() {
+    /// let diagnosis = Diagnosis::of(database());
+    /// let version = diagnosis.server_version().unwrap_or("unknown");
+    /// println!("PostgreSQL {version}, {}", diagnosis.tls().unwrap_or("no TLS"));
+    /// # assert!(version.starts_with(char::is_numeric));
+    /// # }
+    /// ```
+    pub fn server_version(&self) -> Option<&str> {
+        self.facts.version.as_deref()
+    }
+
+    /// Returns the version of TLS and the cipher suite, such as `TLS 1.3, TLS_AES_256_GCM_SHA384`; `None` if the connection is not
+    /// encrypted, or was not opened. Whether the certificate was verified depends on `sslmode`.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::Diagnosis;
+    ///
+    /// # fn main() {
+    /// let diagnosis = Diagnosis::of(database());
+    /// assert_eq!(diagnosis.tls(), None);
+    /// # }
+    /// ```
+    pub fn tls(&self) -> Option<&str> {
+        self.facts.tls.as_deref()
+    }
+
+    /// Returns the used fraction of the server's NOTIFY queue, from 0 to 1 in steps of 0.001, if it was read. When the queue is
+    /// full, every transaction with a NOTIFY fails at commit.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::Diagnosis;
+    ///
+    /// # fn main() {
+    /// let diagnosis = Diagnosis::of(database());
+    /// assert!(diagnosis.queue_usage().is_some_and(|usage| usage < 0.5));
+    /// # }
+    /// ```
+    pub fn queue_usage(&self) -> Option<f64> {
+        self.facts.queue_permille.map(|permille| f64::from(permille) / 1e3)
+    }
+
+    /// Returns the subjects that were examined, in this order; those without a finding are in order. It is empty if the
+    /// connection could not be opened.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::{Diagnosis, FindingKind};
+    ///
+    /// # fn main() {
+    /// let diagnosis = Diagnosis::of(database());
+    /// assert!(diagnosis.checked().contains(&FindingKind::TransactionPooler));
+    /// assert_eq!(diagnosis.find(FindingKind::TransactionPooler), None);
+    /// # }
+    /// ```
+    pub fn checked(&self) -> &[FindingKind] {
+        &self.facts.checked
     }
 }
 
@@ -152,7 +220,7 @@ impl fmt::Display for Diagnosis {
             (0, warnings) => plural(warnings, "warning"),
             (failures, warnings) => format!("{}, {}", plural(failures, "failure"), plural(warnings, "warning")),
         };
-        write!(f, "{}: {verdict}", Escaped(&self.target))?;
+        write!(f, "{}: {verdict}{}", Escaped(&self.target), self.facts)?;
         self.iter().try_for_each(|finding| write!(f, "\n{finding}"))
     }
 }

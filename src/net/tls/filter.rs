@@ -16,6 +16,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 
+use rustls::ProtocolVersion;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic};
 
@@ -157,6 +158,18 @@ impl Tls {
     /// Returns the encryption, for another stream to the same server.
     pub(crate) fn encryption(&self) -> &Encryption {
         &self.encryption
+    }
+
+    /// Returns the version and the cipher suite under their usual names: `TLS 1.3, TLS_AES_256_GCM_SHA384`.
+    pub(crate) fn description(&self) -> String {
+        let version = match self.session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
+            Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+            _ => "TLS",
+        };
+        let suite = self.session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+        // rustls distinguishes the suites of TLS 1.3 by their name.
+        suite.map_or(version.to_owned(), |suite| format!("{version}, {}", suite.replace("TLS13_", "TLS_")))
     }
 
     /// Returns the channel binding (`tls-server-end-point`), if the server's certificate supports it.
