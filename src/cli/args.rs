@@ -1,13 +1,20 @@
 //! The commands and their options, with the text of `--help`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::builder::PossibleValuesParser;
+use clap::{Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use super::changes::args as changes;
 use super::target::{Targets, channel};
-use super::values::{jobs, seconds, seconds_within};
+use super::values::{duration, duration_within, jobs};
+
+/// The commands that have a manual page.
+pub(crate) const COMMANDS: [&str; 11] =
+    ["listen", "notify", "doctor", "build", "status", "verify", "teardown", "worker", "demo", "completions", "man"];
+const SECOND: Duration = Duration::from_secs(1);
 
 // Lines have at most 79 columns, so that a terminal with the usual 80 does not wrap them.
 
@@ -36,7 +43,10 @@ Exit codes:
   143   ended by SIGTERM, likewise; a second signal ends it immediately";
 
 const LISTEN: &str = "\
-Output, one line of JSON for each notification:
+On a terminal, or with --text, each notification is a line of text: the time of
+arrival in UTC, the number of the --url, the channel, and the payload, in which
+control characters are escaped. In a pipe or a file, or with --json, it is a
+line of JSON:
   {\"connection\":1,\"channel\":\"prices\",\"payload\":\"42\",\"pid\":4711,
    \"time\":\"2026-01-31T12:00:00.000001Z\"}
 
@@ -50,7 +60,7 @@ Output, one line of JSON for each notification:
 Examples:
   notifyman listen prices stock
   notifyman listen -u postgres://db1/shop -u postgres://db2/shop prices
-  notifyman listen --count 1 --timeout 60 deployed && ./restart
+  notifyman listen --count 1 --timeout 1m deployed && ./restart
   notifyman listen prices | jq -r .payload
   notifyman listen prices --exec ./flush --jobs 4
 
@@ -121,7 +131,8 @@ Examples:
   notifyman doctor --json | jq -r '.findings[].kind'
 
 Output with --json, one line for each URL:
-  {\"target\":\"..\",\"worst\":\"warning\",\"latency_ms\":0.6,\"findings\":[
+  {\"target\":\"..\",\"worst\":\"warning\",\"latency_ms\":0.6,\"server_version\":
+   \"16.4\",\"tls\":null,\"queue_usage\":0.0,\"checked\":[\"delivery\",..],\"findings\":[
    {\"kind\":\"keepalive\",\"severity\":\"warning\",\"what\":\"..\",
     \"advice\":\"..\",\"evidence\":null}]}
 
@@ -132,11 +143,17 @@ Examples:
   notifyman completions bash >/etc/bash_completion.d/notifyman
   notifyman completions fish >~/.config/fish/completions/notifyman.fish";
 
+const MAN: &str = "\
+Examples:
+  notifyman man | man -l -
+  notifyman man listen >notifyman-listen.1
+  notifyman man --directory ~/.local/share/man/man1";
+
 const DEMO: &str = "\
 Examples:
   notifyman demo
-  notifyman demo --connections 1000 --seconds 30
-  notifyman demo --clusters 2 --connections 20 --seconds 3 | cat
+  notifyman demo --connections 1000 --duration 30s
+  notifyman demo --clusters 2 --connections 20 --duration 3s | cat
   tests/with-postgres target/release/notifyman demo
 
 The demonstration starts its own servers, on free ports, and in memory if there
@@ -164,7 +181,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CliCommand {
-    /// Print notifications as lines of JSON, or run a command for each
+    /// Print notifications as lines of text or JSON, or run a command for each
     #[command(after_long_help = LISTEN)]
     Listen(ListenArgs),
     /// Send a notification, or one for each line of standard input
@@ -197,6 +214,9 @@ pub(crate) enum CliCommand {
         /// Shell to print the script for
         shell: Shell,
     },
+    /// Print a manual page
+    #[command(after_long_help = MAN)]
+    Man(ManArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -204,8 +224,8 @@ pub(crate) struct ListenArgs {
     /// Database; repeat for several [default: from the PG* variables]
     #[arg(long = "url", short, value_name = "URL")]
     pub(crate) urls: Vec<String>,
-    /// End after SECONDS without a notification; 0 prints those that have arrived [default: never]
-    #[arg(long, short, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    /// End after DURATION (5s, 1m30s) without a notification; 0 prints those that have arrived [default: never]
+    #[arg(long, short, value_name = "DURATION", value_parser = duration, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
     /// End after N notifications [default: never]
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -216,16 +236,22 @@ pub(crate) struct ListenArgs {
     /// Reconnect, which is the default
     #[arg(long, short, hide = true)]
     pub(crate) reconnect: bool,
-    /// Check delivery every SECONDS, from 30 to 86400. Off unless given; without a value, 60
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
-    #[arg(value_parser = seconds_within(30.0, 86_400.0))]
+    /// Check delivery every DURATION, from 30s to 1d. Off unless given; without a value, 60s
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "60s")]
+    #[arg(value_parser = duration_within(SECOND * 30, SECOND * 86_400))]
     pub(crate) canary: Option<Duration>,
     /// Run COMMAND for each notification, with the payload as its standard input
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", value_hint = ValueHint::CommandString)]
     pub(crate) exec: Option<String>,
     /// Number of commands that run concurrently
     #[arg(long, short, value_name = "N", default_value = "1", requires = "exec", value_parser = jobs)]
     pub(crate) jobs: usize,
+    /// Print lines of text, as on a terminal
+    #[arg(long, conflicts_with_all = ["json", "exec"])]
+    pub(crate) text: bool,
+    /// Print lines of JSON, as in a pipe or a file
+    #[arg(long, conflicts_with = "exec")]
+    pub(crate) json: bool,
     /// Print only problems to standard error
     #[arg(long, short)]
     pub(crate) quiet: bool,
@@ -259,6 +285,16 @@ pub(crate) struct DoctorArgs {
     pub(crate) targets: Targets,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct ManArgs {
+    /// Command to print the page of [default: the page of the program]
+    #[arg(value_parser = PossibleValuesParser::new(COMMANDS))]
+    pub(crate) command: Option<String>,
+    /// Write all pages to DIR, which is created if it does not exist
+    #[arg(long, value_name = "DIR", conflicts_with = "command", value_hint = ValueHint::DirPath)]
+    pub(crate) directory: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct DemoArgs {
     /// Number of servers
@@ -271,8 +307,9 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) channels: u32,
     /// Duration, once all connections are open
-    #[arg(long, value_name = "SECONDS", default_value = "12", value_parser = seconds_within(1.0, 86_400.0))]
-    pub(crate) seconds: Duration,
+    #[arg(long, value_name = "DURATION", alias = "seconds", default_value = "12s")]
+    #[arg(value_parser = duration_within(SECOND, SECOND * 86_400))]
+    pub(crate) duration: Duration,
     /// Notifications sent per second, on all servers together
     #[arg(long, value_name = "N", default_value_t = 1200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) rate: u32,

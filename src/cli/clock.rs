@@ -4,6 +4,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use x509_cert::der::DateTime;
 
+use super::duration;
+
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
@@ -29,17 +31,10 @@ pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     Some(UNIX_EPOCH + whole.unix_duration() + Duration::from_micros(micros.into()))
 }
 
-/// Returns the time that is a span before now: a number, and `s`, `m`, `h` or `d`.
+/// Returns the time that is a span before now: a duration with units, such as `90s` or `1h30m`.
 pub(crate) fn before_now(text: &str) -> Option<SystemTime> {
-    let number = text.strip_suffix(['s', 'm', 'h', 'd'])?;
-    let unit = match &text[number.len()..] {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => 86_400,
-    };
-    let seconds = number.parse::<u64>().ok()?.checked_mul(unit)?;
-    SystemTime::now().checked_sub(Duration::from_secs(seconds)).filter(|time| *time >= UNIX_EPOCH)
+    let span = duration::parse(text).filter(|_| text.ends_with(|c: char| c.is_ascii_alphabetic()))?;
+    SystemTime::now().checked_sub(span).filter(|time| *time >= UNIX_EPOCH)
 }
 
 #[cfg(test)]

@@ -14,10 +14,13 @@ mod cluster;
 mod connect;
 mod demo;
 mod doctor;
+mod duration;
 mod listen;
+mod man;
 mod notify;
 mod outcome;
 mod output;
+mod reader;
 mod shell;
 mod signals;
 mod target;
@@ -50,6 +53,7 @@ pub(crate) fn run() -> ExitCode {
         CliCommand::Worker(args) => changes::worker(args),
         CliCommand::Demo(args) => demo::run(&args),
         CliCommand::Completions { shell } => completions(shell),
+        CliCommand::Man(args) => man::run(&args),
     };
     let code = match result {
         Ok(Exit::Done) => 0,

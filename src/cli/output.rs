@@ -1,11 +1,13 @@
 //! Output to the standard streams, in which external text cannot control a terminal or imitate the program's messages.
 
 use std::borrow::Cow;
+use std::env;
 use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 
-use indicatif::ProgressStyle;
+use indicatif::{HumanCount, ProgressStyle};
 use notifyman::Escaped;
+use rustix::termios::tcgetwinsize;
 
 use super::outcome::{Exit, Failure};
 
@@ -18,6 +20,12 @@ pub(super) fn print_message(message: impl Display) {
 pub(super) fn print_message_with_advice(message: impl Display, advice: impl Display) {
     let text = format!("notifyman: {}\n  to do: {}\n", Escaped(message), Escaped(advice));
     let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Returns a number and a noun: `1 table`, `2 tables`.
+pub(super) fn counted(number: impl TryInto<u64>, noun: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    format!("{} {noun}{}", HumanCount(number), if number == 1 { "" } else { "s" })
 }
 
 /// Prints text that needs no escapes on standard output.
@@ -33,6 +41,13 @@ pub(super) fn print_script(sql: &str) -> Result<Exit, Failure> {
     }
     let lines: Vec<_> = sql.split('\n').map(|line| Escaped(line).to_string()).collect();
     print(&lines.join("\n"))
+}
+
+/// Returns the number of columns of a line on standard output, less one so that no line is wrapped, if that is a terminal.
+pub(super) fn columns() -> Option<usize> {
+    let columns = tcgetwinsize(io::stdout()).ok()?.ws_col;
+    // A terminal without a size reports zero.
+    usize::from(columns).checked_sub(1)
 }
 
 /// Returns the form of a redrawn part of the output.
@@ -62,6 +77,47 @@ pub(super) fn json_line(json: &str) -> Cow<'_, str> {
         }
     }
     line.into()
+}
+
+/// Text styles, or none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Style(pub(crate) bool);
+
+impl Style {
+    /// Returns styles if standard output is a terminal that can show them, and `NO_COLOR` is not set.
+    pub(crate) fn of_stdout() -> Self {
+        let is_capable = env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let is_wanted = env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+        Self(io::stdout().is_terminal() && is_capable && is_wanted)
+    }
+
+    fn with(self, code: &str, text: impl Display) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+
+    pub(crate) fn bold(self, text: impl Display) -> String {
+        self.with("1", text)
+    }
+
+    pub(crate) fn dim(self, text: impl Display) -> String {
+        self.with("2", text)
+    }
+
+    pub(crate) fn good(self, text: impl Display) -> String {
+        self.with("32", text)
+    }
+
+    pub(crate) fn bad(self, text: impl Display) -> String {
+        self.with("31", text)
+    }
+
+    pub(crate) fn accent(self, text: impl Display) -> String {
+        self.with("36", text)
+    }
+
+    pub(crate) fn warning(self, text: impl Display) -> String {
+        self.with("33", text)
+    }
 }
 
 #[cfg(test)]

@@ -1,26 +1,42 @@
 //! Parsers of option values.
 
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
 use super::clock;
+use super::duration::{self, ShortDuration};
 
 /// A century, which every clock can count.
-const SECONDS_MAX: u64 = 3_155_760_000;
+const DURATION_MAX: Duration = Duration::from_secs(36_525 * 86_400);
 
-/// Parses a number of seconds, with or without a fraction.
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let number: f64 = text.parse().map_err(|_| "expected a number of seconds, such as 2 or 0.5")?;
-    let time = Duration::try_from_secs_f64(number).ok().filter(|time| *time <= Duration::from_secs(SECONDS_MAX));
-    time.ok_or_else(|| format!("must be a number of seconds from 0 to {SECONDS_MAX}"))
+/// Parses a duration with units, such as `1m30s`, or a number of seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let expected = "expected a duration such as 5s, 200ms or 1m30s; a number without a unit is in seconds";
+    let time = duration::parse(text).ok_or(expected)?;
+    Some(time)
+        .filter(|time| *time <= DURATION_MAX)
+        .ok_or_else(|| format!("must be at most {}", ShortDuration(DURATION_MAX)))
 }
 
-/// Returns a parser of a number of seconds in a range.
-pub(crate) fn seconds_within(min: f64, max: f64) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+/// Returns a parser of a duration in a range.
+pub(crate) fn duration_within(min: Duration, max: Duration) -> impl Fn(&str) -> Result<Duration, String> + Clone {
     move |text| {
-        let is_within = |time: &Duration| (min..=max).contains(&time.as_secs_f64());
-        seconds(text)
-            .and_then(|time| Some(time).filter(is_within).ok_or_else(|| format!("must be from {min} to {max}")))
+        let time = duration(text)?;
+        let is_within = (min..=max).contains(&time);
+        is_within
+            .then_some(time)
+            .ok_or_else(|| format!("must be from {} to {}", ShortDuration(min), ShortDuration(max)))
     }
+}
+
+/// Returns a parser of one of these values, which are listed in help, errors and completions.
+pub(crate) fn one_of<T>(values: impl IntoIterator<Item = PossibleValue>) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err = String> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(values).try_map(|name| name.parse::<T>())
 }
 
 /// Parses the number of commands that run concurrently.

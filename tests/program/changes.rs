@@ -138,7 +138,7 @@ fn g01_invalid_arguments_are_usage_errors() {
     let url = cluster.url();
     for (args, expected) in [
         (["build", "--table", "nonesuch", &url].as_slice(), "there is no table \"nonesuch\""),
-        (&["build", "--shape", "round", &url], "expected rows or keys"),
+        (&["build", "--shape", "round", &url], "[possible values: rows, keys]"),
         (&["build", "--lock-timeout", "-1", &url], "--lock-timeout"),
         (&["worker", "--retries", "3", &url], "--exec"),
         (&["verify", "host=a port=x"], "port"),

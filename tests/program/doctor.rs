@@ -14,7 +14,11 @@ fn a_database_that_delivers_has_no_finding() {
     // PostgreSQL 12 and 13, and older minor versions of later ones, have a bug that the doctor reports.
     finished.ends_with(if text.contains("58P01") { 3 } else { 0 });
     assert!(text.contains("delivery") && text.contains("was delivered"), "{text}");
-    assert!(text.lines().all(|line| line.chars().count() <= 79), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 79) && !text.contains('\x1b'), "{text}");
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [" PostgreSQL ", ", no TLS, delivery in ", " ms, NOTIFY queue 0.0 % full checked: listen-bug, "] {
+        assert!(words.contains(part), "{part} is missing: {text}");
+    }
 }
 
 #[test]
@@ -34,5 +38,10 @@ fn with_json_each_database_has_a_line() {
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2);
     assert!(lines[0]["latency_ms"].as_f64().unwrap() > 0.0);
+    assert!(lines[0]["server_version"].as_str().unwrap().starts_with(char::is_numeric));
+    assert_eq!((&lines[0]["tls"], &lines[0]["queue_usage"]), (&Value::Null, &0.0.into()));
+    let checked = lines[0]["checked"].as_array().unwrap();
+    assert!(checked.contains(&"delivery".into()) && checked.contains(&"transaction-pooler".into()), "{checked:?}");
+    assert_eq!((&lines[1]["server_version"], &lines[1]["checked"]), (&Value::Null, &Value::Array(Vec::new())));
     assert_eq!((&lines[1]["worst"], &lines[1]["findings"][0]["kind"]), (&"failure".into(), &"refused".into()));
 }

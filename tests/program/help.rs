@@ -29,7 +29,7 @@ fn the_help_of_each_command_mentions_its_options_and_shows_examples() {
             .as_slice(),
         ),
         ("notify", &["--url", "--stdin", "[PAYLOAD]", "7,999", "fold"]),
-        ("demo", &["--clusters", "--connections", "--channels", "--seconds", "--rate", "with-postgres"]),
+        ("demo", &["--clusters", "--connections", "--channels", "--duration", "--rate", "with-postgres"]),
         ("doctor", &["--json", "[URL]", "latency_ms", "do"]),
         (
             "build",
@@ -59,6 +59,45 @@ fn each_shell_has_a_completion_script() {
         }
     }
     run(&["completions", "tea"]).ends_with(2);
+}
+
+#[test]
+fn possible_values_are_in_completions_help_and_errors() {
+    let script = run(&["completions", "bash"]).ends_with(0).out();
+    let help = run(&["build", "-h"]).ends_with(0).out();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (option, wrong, values) in [
+        ("--shape", "row", ["rows", "keys"].as_slice()),
+        ("--oversize", "spil", &["key", "marker", "spill"]),
+        ("--delivery", "logs", &["notify", "log"]),
+    ] {
+        assert!(script.contains(&values.join(" ")), "{option}");
+        let listed = format!("[possible values: {}]", values.join(", "));
+        assert!(help.contains(&listed), "{help}");
+        let error = run(&["build", option, wrong]).ends_with(2).err();
+        assert!(error.contains(&listed) && error.contains("a similar value exists"), "{error}");
+    }
+}
+
+#[test]
+fn each_command_has_a_manual_page() {
+    let page = run(&["man"]).ends_with(0).out();
+    let commands: Vec<_> =
+        page.lines().filter_map(|line| line.strip_prefix("notifyman\\-")?.strip_suffix("(1)")).collect();
+    assert!(commands.len() == 11 && page.contains(".SS \"Exit codes\""), "{page}");
+    let directory = super::cluster().socket_dir().join("man");
+    run(&["man", "--directory", directory.to_str().unwrap()]).ends_with(0);
+    assert_eq!(std::fs::read_to_string(directory.join("notifyman.1")).unwrap().trim_end(), page);
+    for command in commands {
+        let page = run(&["man", command]).ends_with(0).out();
+        assert!(page.contains(&format!(".TH notifyman-{command} 1 ")), "{page}");
+        assert!(page.contains(".SH OPTIONS") && page.contains(".SS \"Examples\"\n.PP\n.nf\n  "), "{page}");
+        assert_eq!(page.matches(".nf\n").count(), page.matches("\n.fi").count(), "{page}");
+        let file = std::fs::read_to_string(directory.join(format!("notifyman-{command}.1"))).unwrap();
+        assert_eq!(file.trim_end(), page);
+    }
+    assert!(run(&["man", "lisen"]).ends_with(2).err().contains("'listen'"));
+    assert!(run(&["man", "--directory", "/dev/null/man"]).ends_with(1).err().contains("/dev/null/man"));
 }
 
 #[test]

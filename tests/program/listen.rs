@@ -128,6 +128,9 @@ fn a_timeout_before_the_count_changes_the_exit_code() {
     let finished = run(&["listen", "-q", "-n", "2", "--timeout", "0.1", "--url", &cluster.url(), "a"]);
     finished.ends_with(1);
     assert!(finished.err().contains("2 notifications are missing"), "{finished:?}");
+    let finished = run(&["listen", "-q", "-n", "1", "--timeout", "100ms", "--url", &cluster.url(), "a"]);
+    finished.ends_with(1);
+    assert!(finished.err().contains("1 notification is missing"), "{finished:?}");
 }
 
 #[test]
@@ -239,7 +242,9 @@ fn invalid_arguments_are_usage_errors() {
         (&["--url", "postgres://u:s3cr3t@h:70000/d", "a"], "port"),
         (&["--url", "host=a", "--url", "port=x", "a"], "URL number 2"),
         (&["--timeout", "-1", "a"], "--timeout"),
-        (&["--timeout", "soon", "a"], "a number of seconds"),
+        (&["--timeout", "soon", "a"], "5s, 200ms or 1m30s"),
+        (&["--timeout", "36526d", "a"], "at most 36525d"),
+        (&["--text", "--json", "a"], "cannot be used with"),
         (&["--count", "0", "a"], "--count"),
         (&[], "CHANNEL"),
     ] {

@@ -34,7 +34,7 @@ fn listener(args: &[&str], down: &Cluster, silent: &str, healthy: &Cluster) -> R
     assert!(lines[0].ends_with("; retrying"), "{lines:?}");
     assert!(lines[1].starts_with("notifyman: connection 2 (127.0.0.1:"), "{lines:?}");
     assert!(lines[1].ends_with(" does not answer yet; still trying"), "{lines:?}");
-    assert!(lines[2].starts_with("notifyman: connection 3 listens at 127.0.0.1:"), "{lines:?}");
+    assert!(lines[2].starts_with("notifyman: connection 3 listens to a at 127.0.0.1:"), "{lines:?}");
     assert!(lines.iter().all(|line| !line.contains("s3cr3t")), "{lines:?}");
     running
 }
@@ -48,7 +48,7 @@ fn a_server_that_is_down_and_one_that_does_not_answer_delay_no_other() {
     connect(&healthy).notify("a", "one").unwrap();
     assert!(listener.out.next().contains("one"));
     down.restart().unwrap();
-    assert!(listener.err.next().starts_with("notifyman: connection 1 listens at "));
+    assert!(listener.err.next().starts_with("notifyman: connection 1 listens to a at "));
     connect(&down).notify("a", "two").unwrap();
     let line = listener.out.next();
     assert!(line.starts_with("{\"connection\":1,") && line.contains("two"), "{line}");
@@ -65,7 +65,7 @@ fn with_a_command_a_server_that_is_down_and_one_that_does_not_answer_delay_no_ot
     connect(&healthy).notify("a", "one").unwrap();
     assert_eq!((listener.out.next(), listener.out.next()), ("3".into(), "one".into()));
     down.restart().unwrap();
-    assert!(listener.err.next().starts_with("notifyman: connection 1 listens at "));
+    assert!(listener.err.next().starts_with("notifyman: connection 1 listens to a at "));
     connect(&down).notify("a", "two").unwrap();
     assert_eq!((listener.out.next(), listener.out.next()), ("1".into(), "two".into()));
     listener.signal("TERM");
@@ -102,7 +102,7 @@ fn the_timeout_begins_with_the_first_connection() {
         down.restart().unwrap();
         let finished = listener.finish();
         finished.ends_with(0);
-        assert!(finished.err().starts_with("notifyman: connection 1 listens at "), "{finished:#?}");
+        assert!(finished.err().starts_with("notifyman: connection 1 listens to a at "), "{finished:#?}");
     }
 }
 

@@ -62,7 +62,7 @@ fn the_reason_of_a_loss_is_reported_in_one_line() {
         Step::send([msg::error("FATAL", "28000", HOSTILE)]),
     ]);
     let listener = Running::start(&["listen", "--fail-fast", "c", "--url", &peer.url()]);
-    assert!(listener.err.next().contains("listens at"));
+    assert!(listener.err.next().contains("listens to c at "));
     go.open();
     let finished = listener.finish();
     finished.ends_with(1);

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 use notifyman::changes::{DeliveryMode, Oversize, Position, Shape};
 
 use crate::cli::target::{OneTarget, Targets};
-use crate::cli::values::{past_time, seconds, seconds_within, size};
+use clap::builder::PossibleValue;
+
+use crate::cli::values::{duration, duration_within, one_of, past_time, size};
 
 pub(crate) const BUILD: &str = "\
 Examples:
@@ -51,12 +53,18 @@ pub(crate) const STATUS: &str = "\
 Examples:
   notifyman status postgres://owner@db1/shop
   notifyman status --table 'price*' URL
+  notifyman status --json URL | jq -r '.tables[] | select(.state != \"right\")'
+
+Output with --json, one line; an installation that is in order has no problems:
+  {\"installed\":true,\"settings\":{\"shape\":\"rows\",..},\"tables\":[
+   {\"table\":\"public.price\",\"state\":\"right\"}],\"problems\":[],\"warnings\":[]}
 
 Exit codes: 0 the state was read, 1 it could not be read.";
 
 pub(crate) const VERIFY: &str = "\
 Examples:
   notifyman verify postgres://owner@db1/shop
+  notifyman verify --json URL | jq -r '.problems[]'
 
 If it finds a problem, repeat the build, with the same options.
 
@@ -139,6 +147,34 @@ Exit codes: 1 also if a database was lost for good or --give-up stop ended it;
 4 if the reader closed standard output; 130 and 143 after a signal, once all
 received events are printed, or with --exec once the running command has ended.";
 
+/// The range of the time between two reads of a log.
+const LOOK_MIN: Duration = Duration::from_millis(1);
+const LOOK_MAX: Duration = Duration::from_secs(3_600);
+
+fn shapes() -> [PossibleValue; 2] {
+    [
+        PossibleValue::new("rows").help("Each row, whole, before and after"),
+        PossibleValue::new("keys").help("The keys of the rows that a statement wrote"),
+    ]
+}
+
+fn oversizes() -> [PossibleValue; 3] {
+    [
+        PossibleValue::new("key").help("Only the key of the row"),
+        PossibleValue::new("marker").help("Only that something in the table has changed"),
+        PossibleValue::new("spill").help("The whole payload, from a table of its own"),
+    ]
+}
+
+fn deliveries() -> [PossibleValue; 3] {
+    [
+        PossibleValue::new("notify").help("NOTIFY; changes without a worker are lost"),
+        PossibleValue::new("log").help("A log in the database, in which changes are kept"),
+        // A former value, whose error names its successor.
+        PossibleValue::new("table").hide(true),
+    ]
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct BuildArgs {
     #[command(flatten)]
@@ -155,17 +191,17 @@ pub(crate) struct BuildArgs {
     /// Exclude matching tables; repeat for several
     #[arg(long = "except-table", value_name = "GLOB")]
     pub(crate) except_tables: Vec<String>,
-    /// Contents of reports [possible values: rows, keys]
-    #[arg(long, default_value_t)]
+    /// Contents of reports
+    #[arg(long, default_value_t, value_parser = one_of::<Shape>(shapes()))]
     pub(crate) shape: Shape,
-    /// Report payloads longer than 7,999 bytes by key, by a marker, or in a spill table [possible values: key, marker, spill]
-    #[arg(long, default_value_t)]
+    /// Report of a payload that is longer than 7,999 bytes
+    #[arg(long, default_value_t, value_parser = one_of::<Oversize>(oversizes()))]
     pub(crate) oversize: Oversize,
-    /// Deliver by NOTIFY, or by a log for workers [default: notify] [possible values: notify, log]
-    #[arg(long, value_name = "DELIVERY")]
+    /// Way in which changes reach a worker [default: notify]
+    #[arg(long, value_name = "DELIVERY", value_parser = one_of::<DeliveryMode>(deliveries()))]
     pub(crate) delivery: Option<DeliveryMode>,
-    /// Time for which the log keeps changes [default: 86400]
-    #[arg(long, value_name = "SECONDS", default_value = "86400", hide_default_value = true, hide_short_help = true, value_parser = seconds, allow_negative_numbers = true)]
+    /// Time for which the log keeps changes
+    #[arg(long, value_name = "DURATION", default_value = "1d", hide_short_help = true, value_parser = duration, allow_negative_numbers = true)]
     pub(crate) keep_for: Duration,
     /// Size of the log, in bytes, or with a unit: 512MiB, 1GiB
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size, hide_short_help = true)]
@@ -198,7 +234,7 @@ pub(crate) struct BuildArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct LockArgs {
     /// Time limit for locking a table
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, allow_negative_numbers = true)]
     pub(crate) lock_timeout: Duration,
     /// Number of attempts to lock a table
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -206,6 +242,9 @@ pub(crate) struct LockArgs {
     /// Print the SQL for psql, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Print the result as a line of JSON
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -221,6 +260,9 @@ pub(crate) struct StatusArgs {
     /// Print the SQL for psql, and read nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Print a line of JSON
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -272,10 +314,10 @@ pub(crate) struct WorkerArgs {
     #[arg(long, hide_short_help = true)]
     pub(crate) positions: bool,
     /// Time between two reads of a log
-    #[arg(long, value_name = "SECONDS", default_value = "0.02", value_parser = seconds_within(0.001, 3_600.0), hide_short_help = true)]
+    #[arg(long, value_name = "DURATION", default_value = "20ms", value_parser = duration_within(LOOK_MIN, LOOK_MAX), hide_short_help = true)]
     pub(crate) look_every: Duration,
     /// Time between two reads of a log that has been idle for 10 s
-    #[arg(long, value_name = "SECONDS", default_value = "0.2", value_parser = seconds_within(0.001, 3_600.0), hide_short_help = true)]
+    #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = duration_within(LOOK_MIN, LOOK_MAX), hide_short_help = true)]
     pub(crate) look_every_when_quiet: Duration,
     /// Print only problems to standard error
     #[arg(long, short)]

@@ -14,7 +14,8 @@ use crate::cli::clock;
 use crate::cli::connect::configs;
 use crate::cli::listen::REPORT_AFTER;
 use crate::cli::outcome::{Exit, Failure};
-use crate::cli::output::{print_message, progress_style};
+use crate::cli::output::{counted, print_message, progress_style};
+use crate::cli::reader::ReaderWatcher;
 use crate::cli::signals::SignalWatcher;
 
 /// The time between two updates of the status line while no events arrive.
@@ -42,6 +43,9 @@ pub(crate) fn run(args: args::WorkerArgs) -> Result<Exit, Failure> {
     let changes = worker.start()?;
     let stopper = changes.stopper();
     let signals = SignalWatcher::new(move || stopper.stop())?;
+    let stopper = changes.stopper();
+    // Commands print by themselves.
+    let reader = args.exec.is_none().then(|| ReaderWatcher::new(move || stopper.stop()));
     if !args.quiet {
         for (number, place) in (1..).zip(&places) {
             print_message(format_args!("database {number} is at {place}"));
@@ -49,13 +53,14 @@ pub(crate) fn run(args: args::WorkerArgs) -> Result<Exit, Failure> {
     }
     let line = StatusLine::new(args.quiet);
     let silent = (1..).zip(places).collect();
-    Consumer { args, signals, line, silent, began: clock::now(), is_complete: true }.run(changes)
+    Consumer { args, signals, reader, line, silent, began: clock::now(), is_complete: true }.run(changes)
 }
 
 /// The consumer of the changes: prints them, or runs the command.
 struct Consumer {
     args: args::WorkerArgs,
     signals: SignalWatcher,
+    reader: Option<ReaderWatcher>,
     line: StatusLine,
     /// The addresses of databases that have reported nothing yet, by number.
     silent: BTreeMap<usize, String>,
@@ -88,8 +93,13 @@ impl Consumer {
             }
             self.line.show(changes.waiting());
         }
+        let is_reader_gone = self.reader.as_ref().is_some_and(ReaderWatcher::is_gone);
         Ok(match (self.signals.received(), self.is_complete) {
             (Some(_), _) => self.signalled(0),
+            (None, _) if is_reader_gone => {
+                print_message("standard output was closed by its reader");
+                Exit::ReaderGone
+            }
             (None, true) => Exit::Done,
             (None, false) => Exit::Incomplete,
         })
@@ -156,11 +166,8 @@ impl Consumer {
             CommandOutcome::Interrupted => return Some(self.signalled(changes.waiting() + 1)),
             CommandOutcome::Failed(reason) => {
                 self.is_complete = false;
-                let times = self.args.retries.saturating_add(1);
-                print_message(format_args!(
-                    "the command failed {times} times, most recently with {reason}: {}",
-                    line.text
-                ));
+                let times = counted(self.args.retries.saturating_add(1), "time");
+                print_message(format_args!("the command failed {times}, most recently with {reason}: {}", line.text));
                 if self.args.give_up == GiveUp::Stop {
                     return Some(Exit::Incomplete);
                 }
@@ -211,8 +218,8 @@ impl StatusLine {
 
     fn show(&self, waiting: usize) {
         if !self.bar.is_hidden() {
-            let Self { changes, gaps, last, .. } = self;
-            self.bar.set_message(format!("{changes} changes, {gaps} gaps, {waiting} waiting; the last one: {last}"));
+            let (changes, gaps) = (counted(self.changes, "change"), counted(self.gaps, "gap"));
+            self.bar.set_message(format!("{changes}, {gaps}, {waiting} waiting; the last one: {}", self.last));
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<Exit, Failure> {
     let mut nm = NotificationManager::new([]).timeout(IDLE_PERIOD);
     let handle = nm.handle();
     let signals = SignalWatcher::new(move || drop(handle.stop()))?;
-    let mut show = Show::new(Plan::new(args), args.seconds, args.rate);
+    let mut show = Show::new(Plan::new(args), args.duration, args.rate);
     if show.set_up(&mut nm, &signals)? {
         show.run(&mut nm).map_err(Failure::Output)?;
     }

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
-use super::view::Style;
-use crate::cli::output::progress_style;
+use crate::cli::output::{Style, columns, progress_style};
 
 const FRAMES_PER_SECOND: u8 = 12;
 const LINE_PERIOD: Duration = Duration::from_secs(1);
@@ -29,8 +28,13 @@ impl Screen {
         let bar = can_redraw
             .then(|| ProgressBar::with_draw_target(None, target()).with_style(progress_style("{msg}")))
             .filter(|bar| !bar.is_hidden());
-        let has_colours = bar.is_some() && env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-        Self { bar, style: Style(has_colours), next_draw: None }
+        let style = if bar.is_some() { Style::of_stdout() } else { Style(false) };
+        Self { bar, style, next_draw: None }
+    }
+
+    /// Returns the number of columns of the terminal, less one; in a pipe there is no limit.
+    pub(crate) fn width(&self) -> usize {
+        self.bar.as_ref().and_then(|_| columns()).unwrap_or(usize::MAX)
     }
 
     /// Prints a line that stays.
@@ -56,7 +60,7 @@ impl Screen {
         &mut self,
         now: Instant,
         (step, note): (u64, String),
-        live: impl FnOnce(Style) -> String,
+        live: impl FnOnce(Style, usize) -> String,
         plain: impl FnOnce() -> String,
     ) -> io::Result<()> {
         if self.next_draw.is_some_and(|next| now < next) {
@@ -67,7 +71,7 @@ impl Screen {
                 self.next_draw = Some(now + Duration::from_secs(1) / FRAMES_PER_SECOND.into());
                 bar.update(|state| state.set_pos(step));
                 bar.set_prefix(note);
-                bar.set_message(live(self.style));
+                bar.set_message(live(self.style, self.width()));
                 Ok(())
             }
             None => {

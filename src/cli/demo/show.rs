@@ -15,6 +15,7 @@ use super::writers::Writers;
 use super::{summary, view};
 use crate::cli::clock;
 use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::counted;
 use crate::cli::signals::SignalWatcher;
 
 /// The longest wait at the end for notifications that are still due.
@@ -23,6 +24,9 @@ const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 const SHUTDOWN: u32 = 35;
 const RESTART: u32 = 55;
 const SILENCE: u32 = 80;
+
+/// The columns of the time before an event.
+const INDENT: usize = 9;
 
 /// The state of the demonstration.
 pub(crate) struct Show {
@@ -58,7 +62,9 @@ impl Show {
     pub(crate) fn set_up(&mut self, nm: &mut NotificationManager, signals: &SignalWatcher) -> Result<bool, Failure> {
         let plan = self.plan;
         let (clusters, connections, channels) = (plan.clusters, plan.connections, plan.channels);
-        let title = format!("notifyman: {connections} connections, {clusters} servers, {channels} channels, one loop");
+        let counts = [(connections, "connection"), (clusters, "server"), (channels, "channel")];
+        let counts = counts.map(|(number, noun)| counted(number, noun)).join(", ");
+        let title = format!("notifyman: {counts}, one loop");
         self.screen.print(&self.screen.style.bold(title)).map_err(Failure::Output)?;
         self.screen.set_steps((clusters + connections) as u64);
         for number in 0..clusters {
@@ -82,7 +88,7 @@ impl Show {
                 return Ok(false);
             }
         }
-        self.print(&format!("{connections} connections are open and listen")).map_err(Failure::Output)?;
+        self.print(&format!("{} open and listening", counted(connections, "connection"))).map_err(Failure::Output)?;
         Ok(true)
     }
 
@@ -133,7 +139,7 @@ impl Show {
         let reason = error.to_string();
         let Some(cluster) = self.meter.remove_lost(id, error) else { return Ok(()) };
         self.unreported = Some((cluster, 0));
-        self.print(&format!("connection {id} moves to the garbage:\n         {}", view::truncated(&reason, 69)))
+        self.print(&format!("connection {id} moves to the garbage:\n         {}", self.indented(&reason)))
     }
 
     /// Handles an idle event: reports losses, and revives the connections of a server that runs again.
@@ -151,7 +157,8 @@ impl Show {
         }
         self.meter.clusters[outage.cluster].is_reviving = true;
         let garbage = nm.take_garbage();
-        self.print(&format!("server {number} is up: {} connections in the garbage are revived", garbage.len()))?;
+        let lost = counted(garbage.len(), "connection");
+        self.print(&format!("server {number} is up: reviving {lost} in the garbage"))?;
         for (id, dead) in garbage {
             nm.revive(id, dead);
         }
@@ -167,7 +174,8 @@ impl Show {
             return Ok(());
         }
         let (open, _) = view::totals(&self.meter);
-        self.print(&format!("the garbage holds {lost} connections of server {}; {open} others stay open", cluster + 1))
+        let (lost, open) = (counted(lost, "connection"), counted(open, "other"));
+        self.print(&format!("the garbage holds {lost} of server {}; {open} open", cluster + 1))
     }
 
     fn handle_restored(&mut self, id: ConnId, gap: &Gap) -> io::Result<()> {
@@ -176,7 +184,7 @@ impl Show {
         let (is_first, are_all_restored, restored) = (counts.restored == 1, counts.lost == 0, counts.restored);
         if is_first {
             let channels: Vec<&str> = gap.channels().iter().map(|channel| &**channel).collect();
-            let channels = view::truncated(&channels.join(", "), 50);
+            let channels = self.indented(&channels.join(", "));
             let seconds = gap.duration().as_secs_f64();
             self.print(&format!("connection {id} is restored, with a gap of {seconds:.1} s on\n         {channels}"))?;
         }
@@ -187,6 +195,11 @@ impl Show {
             }
         }
         Ok(())
+    }
+
+    /// Returns a text as one line that fits the screen behind the time.
+    fn indented(&self, text: &str) -> String {
+        view::truncated(text, self.screen.width().saturating_sub(INDENT))
     }
 
     /// Returns `true` if the time has passed, and all notifications have arrived or will not arrive.
@@ -207,13 +220,13 @@ impl Show {
         self.screen.draw(
             now,
             (micros(passed), note),
-            |style| view::live(meter, idle_at.map(|at| now - at), style),
+            |style, width| view::live(meter, idle_at.map(|at| now - at), style, width),
             || format!("{:>5.1} s  {}", passed.as_secs_f64(), view::plain(meter)),
         )
     }
 
     fn show_progress(&mut self, step: usize, note: &str) -> io::Result<()> {
-        self.screen.draw(clock::now(), (step as u64, note.into()), |_| String::new(), || format!("         {note}"))
+        self.screen.draw(clock::now(), (step as u64, note.into()), |_, _| String::new(), || format!("         {note}"))
     }
 
     /// Prints a line that stays, with the time since the writers started, if they have.

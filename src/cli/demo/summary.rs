@@ -5,7 +5,8 @@ use std::cmp::Ordering;
 use notifyman::Error;
 
 use super::meter::{Meter, ServerCounts};
-use super::view::{Style, grouped, latency, totals};
+use super::view::{grouped, latency, totals};
+use crate::cli::output::{Style, counted};
 
 /// The result of one server's writers.
 pub(crate) struct WriterReport {
@@ -43,7 +44,7 @@ impl WriterReport {
         }
         if counts.lost > 0 {
             let reason = counts.reason.as_ref().map(ToString::to_string).unwrap_or_default();
-            return Some(format!("{} connections lost: {reason}", counts.lost));
+            return Some(format!("{} lost: {reason}", counted(counts.lost, "connection")));
         }
         let received = match &self.history {
             WriterHistory::Uninterrupted => counts.received,
@@ -54,6 +55,7 @@ impl WriterReport {
             return Some(format!("its writer failed: {error}"));
         }
         match received.cmp(&self.due) {
+            Ordering::Less if self.due - received == 1 => Some("1 is missing".into()),
             Ordering::Less => Some(format!("{} are missing", grouped(self.due - received))),
             Ordering::Greater => Some(format!("{} too many", grouped(received - self.due))),
             Ordering::Equal => None,
@@ -77,7 +79,7 @@ pub(crate) fn is_complete(reports: &[WriterReport], meter: &Meter) -> bool {
 /// Returns the summary after a signal.
 pub(crate) fn interrupted(meter: &Meter) -> String {
     let ((open, lost), received) = (totals(meter), grouped(meter.received));
-    format!("interrupted: {received} delivered, {open} connections open, {lost} lost")
+    format!("interrupted: {received} delivered, {} open, {lost} lost", counted(open, "connection"))
 }
 
 /// Returns the table and the result, as lines of at most 79 columns, unless a reason is longer.
@@ -101,20 +103,22 @@ pub(crate) fn lines(reports: &[WriterReport], meter: &Meter, style: Style) -> Ve
     let (open, lost) = totals(meter);
     lines.push(String::new());
     lines.push(format!(
-        "  {} notifications in {} batches, up to {} per second",
-        style.bold(grouped(meter.received)),
+        "  {} in {} {}, up to {} per second",
+        style.bold(counted(meter.received, "notification")),
         grouped(meter.batches),
+        if meter.batches == 1 { "batch" } else { "batches" },
         grouped(meter.rate.peak),
     ));
     lines.push(format!("  from NOTIFY to the loop: {}", latency(&meter.latency, style)));
     let restored: usize = meter.clusters.iter().map(|counts| counts.restored).sum();
-    let idles = meter.idles;
-    lines.push(format!("  {open} connections open, {restored} of them restored, {lost} lost; {idles} idle events"));
+    let (open, idles) = (counted(open, "connection"), counted(meter.idles, "idle event"));
+    lines.push(format!("  {open} open, {restored} of them restored, {lost} lost; {idles}"));
     lines.push(String::new());
     let down = reports.iter().position(|report| !matches!(report.history, WriterHistory::Uninterrupted));
     lines.push(match (is_complete(reports, meter), down) {
         (true, Some(down)) => {
-            style.good(format!("  nothing lost (except perhaps while server {} was shutting down)", down + 1))
+            let gap = meter.clusters.get(down).map(|counts| counts.gap).unwrap_or_default().as_secs_f64();
+            style.good(format!("  nothing lost outside the reported gap (server {}, {gap:.1} s)", down + 1))
         }
         (true, None) => style.good("  nothing lost"),
         (false, _) => style.bad("  notifications are missing or wrong: see the table"),
@@ -147,14 +151,14 @@ mod tests {
             fault(10, Some(Error::Disconnected), WriterHistory::Uninterrupted, counts(10, 0, 0))
                 .starts_with("its writer failed")
         );
-        assert!(fault(10, None, WriterHistory::Uninterrupted, counts(10, 0, 1)).starts_with("1 connections lost"));
+        assert!(fault(10, None, WriterHistory::Uninterrupted, counts(10, 0, 1)).starts_with("1 connection lost"));
     }
 
     #[test]
     fn losses_are_allowed_before_an_outage_but_not_after_it() {
         let replaced = || WriterHistory::Replaced(BeforeOutage { sent: 100, due: 100, received: 99 });
         assert_eq!(fault(10, None, replaced(), counts(109, 0, 0)), "");
-        assert_eq!(fault(10, None, replaced(), counts(108, 0, 0)), "1 are missing");
+        assert_eq!(fault(10, None, replaced(), counts(108, 0, 0)), "1 is missing");
         assert_ne!(fault(10, Some(Error::Disconnected), replaced(), counts(109, 0, 0)), "");
         assert_eq!(fault(10, Some(Error::Disconnected), WriterHistory::CutOff, counts(9, 0, 0)), "");
         for history in [replaced(), WriterHistory::CutOff] {

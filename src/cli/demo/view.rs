@@ -1,51 +1,24 @@
-//! Formats the state of the demonstration as lines of at most 79 columns. This module prints nothing.
+//! Formats the state of the demonstration as lines that fit the terminal. This module prints nothing.
 
 use std::collections::VecDeque;
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use indicatif::HumanCount;
 
 use super::latency::LatencyHistogram;
 use super::meter::Meter;
+use crate::cli::output::Style;
 
 /// The most servers that are shown. If there are more, those before the last are summed up: the outage is on the last.
 const SERVERS_SHOWN: usize = 6;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-const REASON_WIDTH: usize = 40;
+/// The columns before the reason of a loss, and before the text of a sample.
+const BEFORE_REASON: usize = 31;
+const BEFORE_SAMPLE: usize = 39;
 
-/// Text styles, or none.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Style(pub(crate) bool);
-
-impl Style {
-    fn with(self, code: &str, text: impl Display) -> String {
-        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
-    }
-
-    pub(crate) fn bold(self, text: impl Display) -> String {
-        self.with("1", text)
-    }
-
-    pub(crate) fn dim(self, text: impl Display) -> String {
-        self.with("2", text)
-    }
-
-    pub(crate) fn good(self, text: impl Display) -> String {
-        self.with("32", text)
-    }
-
-    pub(crate) fn bad(self, text: impl Display) -> String {
-        self.with("31", text)
-    }
-
-    pub(crate) fn accent(self, text: impl Display) -> String {
-        self.with("36", text)
-    }
-}
-
-/// Formats the state as several lines, which are redrawn.
-pub(crate) fn live(meter: &Meter, idle_ago: Option<Duration>, style: Style) -> String {
+/// Formats the state as several lines of at most `width` columns, which are redrawn.
+pub(crate) fn live(meter: &Meter, idle_ago: Option<Duration>, style: Style, width: usize) -> String {
     let mut text = String::new();
     let hidden = meter.clusters.len().saturating_sub(SERVERS_SHOWN);
     for (number, counts) in meter.clusters.iter().enumerate() {
@@ -67,7 +40,7 @@ pub(crate) fn live(meter: &Meter, idle_ago: Option<Duration>, style: Style) -> S
             let state = if counts.is_reviving { "reviving" } else { "in garbage" };
             let reason = counts.reason.as_ref().map(ToString::to_string).unwrap_or_default();
             let lost = style.bad(format!("{:>6} {state}", grouped(counts.lost as u64)));
-            let _ = write!(text, "{lost}  {}", style.dim(truncated(&reason, REASON_WIDTH)));
+            let _ = write!(text, "{lost}  {}", style.dim(truncated(&reason, width.saturating_sub(BEFORE_REASON))));
         }
     }
 
@@ -83,7 +56,7 @@ pub(crate) fn live(meter: &Meter, idle_ago: Option<Duration>, style: Style) -> S
     let _ = write!(text, "\n\n  {}", style.dim("samples of batches"));
     for sample in &meter.samples {
         let (connection, cluster, len) = (sample.connection.to_string(), sample.cluster + 1, sample.len);
-        let what = style.dim(truncated(&sample.first, 39));
+        let what = style.dim(truncated(&sample.first, width.saturating_sub(BEFORE_SAMPLE)));
         let _ = write!(text, "\n  conn {connection:<5} server {cluster:<3} {len:>4} in batch  {what}");
     }
     text
@@ -160,7 +133,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn nothing_is_wider_than_a_terminal_of_80_columns() {
+    fn nothing_is_wider_than_the_terminal_and_a_wide_one_shows_the_whole_reason() {
         let mut meter = Meter::new(50, Instant::now());
         for counts in &mut meter.clusters {
             (counts.open, counts.received) = (9_999, 9_999_999);
@@ -170,10 +143,11 @@ mod tests {
         meter.received = 999_999_999;
         (0..100).for_each(|n| meter.latency.record(n * 99_999));
         meter.update_rates(Instant::now() + Duration::from_secs(60));
-        let text = live(&meter, Some(Duration::from_secs(9_999)), Style(false));
-        assert!(text.contains("and 44 more"), "{text}");
-        for line in text.lines() {
-            assert!(line.chars().count() < 80, "{line}");
+        for width in [79, 139] {
+            let text = live(&meter, Some(Duration::from_secs(9_999)), Style(false), width);
+            assert!(text.contains("and 44 more"), "{text}");
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+            assert!(width == 79 || text.contains(&Error::Disconnected.to_string()), "{text}");
         }
     }
 

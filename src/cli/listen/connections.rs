@@ -9,17 +9,23 @@ use std::time::{Duration, Instant};
 
 use notifyman::{Config, Error};
 
+use crate::cli::args::ListenArgs;
 use crate::cli::clock;
 use crate::cli::connect::advice;
-use crate::cli::output::{print_message, print_message_with_advice};
+use crate::cli::output::{counted, print_message, print_message_with_advice};
 
 /// The time after which an unfinished attempt to connect is reported.
 pub(crate) const REPORT_AFTER: Duration = Duration::from_secs(3);
+
+/// The most channels that a message names.
+const CHANNELS_SHOWN: usize = 10;
 
 /// The reported states of all connections.
 pub(super) struct Connections {
     /// The connections in the order of their numbers, from 1.
     list: Vec<TrackedConnection>,
+    /// The channels of each connection, for messages.
+    channels: String,
     /// The number of connections in the state `Opening`.
     undecided: usize,
     is_quiet: bool,
@@ -47,11 +53,20 @@ enum TrackedState {
 }
 
 impl Connections {
-    pub(super) fn new(configs: &[Config], is_quiet: bool) -> Self {
+    pub(super) fn new(configs: &[Config], args: &ListenArgs) -> Self {
         let opening = |config: &Config| TrackedConnection { place: config.to_string(), state: TrackedState::Opening };
         let list: Vec<_> = configs.iter().map(opening).collect();
         let (undecided, began) = (list.len(), clock::now());
-        Self { list, undecided, is_quiet, began, first_opened: None, last_received: None, is_complete: true }
+        Self {
+            list,
+            channels: listed(&args.channels),
+            undecided,
+            is_quiet: args.quiet,
+            began,
+            first_opened: None,
+            last_received: None,
+            is_complete: true,
+        }
     }
 
     /// Sets the state of a connection, and returns the one before.
@@ -89,7 +104,7 @@ impl Connections {
         if let Some(before) = self.set(number, TrackedState::Open)
             && (!self.is_quiet || before == TrackedState::Delayed)
         {
-            print_message(format_args!("connection {number} listens at {}", self.place(number)));
+            print_message(format_args!("connection {number} listens to {} at {}", self.channels, self.place(number)));
         }
     }
 
@@ -188,7 +203,8 @@ impl Connections {
         } else if let Some(missing @ 1..) = missing
             && !has_failed
         {
-            print_message(format_args!("the timeout came before the count: {missing} notifications are missing"));
+            let (missing, are) = (counted(missing, "notification"), if missing == 1 { "is" } else { "are" });
+            print_message(format_args!("the timeout came before the count: {missing} {are} missing"));
             self.is_complete = false;
         }
         for (number, tracked) in (1..).zip(&self.list) {
@@ -203,6 +219,15 @@ impl Connections {
     }
 }
 
+/// Returns the names of the first channels, and the number of the others.
+fn listed(channels: &[String]) -> String {
+    let (shown, others) = channels.split_at(channels.len().min(CHANNELS_SHOWN));
+    let is_plain = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_-.:/".contains(c));
+    let name = |name: &String| if is_plain(name) { name.clone() } else { format!("{name:?}") };
+    let shown = shown.iter().map(name).collect::<Vec<_>>().join(", ");
+    if others.is_empty() { shown } else { format!("{shown} and {} more", others.len()) }
+}
+
 /// Returns the rest of the timeout, if it is not zero.
 pub(super) fn rest(timeout: Duration, quiet_for: Duration) -> Option<Duration> {
     timeout.checked_sub(quiet_for).filter(|rest| !rest.is_zero())
@@ -211,6 +236,8 @@ pub(super) fn rest(timeout: Duration, quiet_for: Duration) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::args::{Args, CliCommand};
+    use clap::Parser as _;
 
     #[test]
     fn the_timeout_expires_without_notifications() {
@@ -222,9 +249,19 @@ mod tests {
     }
 
     #[test]
+    fn the_first_channels_are_named_and_the_others_counted() {
+        let names = |count| (1..=count).map(|n| format!("c{n}")).collect::<Vec<_>>();
+        assert_eq!(listed(&names(2)), "c1, c2");
+        assert_eq!(listed(&["a.b".into(), "c, d".into(), "".into()]), "a.b, \"c, d\", \"\"");
+        assert!(listed(&names(10)).ends_with("c9, c10") && listed(&names(12)).ends_with("c9, c10 and 2 more"));
+    }
+
+    #[test]
     fn the_timeout_begins_with_the_first_connection() {
         let configs = [Config::new().host("one"), Config::new().host("two")];
-        let mut connections = Connections::new(&configs, true);
+        let args = ["notifyman", "listen", "--quiet", "prices"];
+        let CliCommand::Listen(args) = Args::parse_from(args).command else { panic!("another command") };
+        let mut connections = Connections::new(&configs, &args);
         let timeout = Some(Duration::ZERO);
         assert!(connections.next_check(timeout).flatten().is_some());
         connections.disconnected(1, &Error::Disconnected);

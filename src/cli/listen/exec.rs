@@ -11,7 +11,7 @@ use super::watcher::ConnectionWatcher;
 use crate::cli::args::ListenArgs;
 use crate::cli::connect::{configs, failure_with_advice};
 use crate::cli::outcome::{Exit, Failure};
-use crate::cli::output::print_message;
+use crate::cli::output::{counted, print_message};
 use crate::cli::signals::SignalWatcher;
 use crate::cli::target::or_environment;
 
@@ -50,7 +50,8 @@ pub(super) fn run(args: &ListenArgs, command: &str) -> Result<Exit, Failure> {
     if let Some(signal) = signals.received() {
         let skipped = notifier.stats().dropped + end.skipped;
         if skipped > 0 {
-            print_message(format_args!("{skipped} notifications arrived for which the command was not run"));
+            let skipped = counted(skipped, "notification");
+            print_message(format_args!("{skipped} arrived for which the command was not run"));
         }
         return Ok(Exit::Signalled(signal));
     }

@@ -1,9 +1,9 @@
-//! `notifyman listen`: prints one line of JSON for each notification of many connections.
+//! `notifyman listen`: prints a line for each notification of many connections.
 
-use std::io::{self, StdoutLock, Write as _};
+use std::io::{self, IsTerminal as _, StdoutLock, Write as _};
 use std::time::Duration;
 
-use notifyman::{Batch, Config, ConnId, Event, Gap, NotificationManager, NotificationRef};
+use notifyman::{Batch, Config, ConnId, Escaped, Event, Gap, NotificationManager, NotificationRef};
 use serde_json::json;
 
 use super::connections::Connections;
@@ -13,7 +13,8 @@ use crate::cli::args::ListenArgs;
 use crate::cli::clock;
 use crate::cli::connect::configs;
 use crate::cli::outcome::{Exit, Failure};
-use crate::cli::output::json_line;
+use crate::cli::output::{Style, json_line};
+use crate::cli::reader::ReaderWatcher;
 use crate::cli::signals::SignalWatcher;
 use crate::cli::target::or_environment;
 
@@ -22,7 +23,7 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
     let configs = configs(&or_environment(&args.urls))?;
-    let connections = Connections::new(&configs, args.quiet);
+    let connections = Connections::new(&configs, &args);
     let (idle, deadline) = HEARTBEAT;
     let mut nm = NotificationManager::new([]).heartbeat(idle, deadline);
     if !args.fail_fast {
@@ -37,10 +38,12 @@ pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
     for (number, config) in (1..).zip(&configs) {
         ids.push(nm.dial(config, args.channels.iter().chain([&checks.channel(number)]))?);
     }
-    let handle = nm.handle();
+    let (handle, of_reader) = (nm.handle(), nm.handle());
     let signals = SignalWatcher::new(move || drop(handle.stop()))?;
-    let printer = Printer { out: io::stdout().lock(), lines: Vec::new(), left: args.count };
-    Listener { args, nm, ids, configs, connections, checks, printer }.run(&signals)
+    let reader = ReaderWatcher::new(move || drop(of_reader.stop()));
+    let printer =
+        Printer { out: io::stdout().lock(), lines: Vec::new(), left: args.count, form: OutputForm::new(&args) };
+    Listener { args, nm, ids, configs, connections, checks, printer }.run(&signals, &reader)
 }
 
 /// The loop and its state.
@@ -56,10 +59,13 @@ struct Listener {
 }
 
 impl Listener {
-    fn run(mut self, signals: &SignalWatcher) -> Result<Exit, Failure> {
+    fn run(mut self, signals: &SignalWatcher, reader: &ReaderWatcher) -> Result<Exit, Failure> {
         while self.set_timeout() && self.handle_events()? {}
         if let Some(signal) = signals.received() {
             return Ok(Exit::Signalled(signal));
+        }
+        if reader.is_gone() && self.printer.left != Some(0) {
+            return Err(Failure::Output(io::ErrorKind::BrokenPipe.into()));
         }
         let (is_any_left, has_failed) = (self.connections.is_any_left(), self.has_failed());
         let is_all_received = self.connections.finish(is_any_left, self.printer.left, has_failed);
@@ -155,6 +161,21 @@ struct Printer {
     lines: Vec<u8>,
     /// The number of notifications still to print, if there is a count.
     left: Option<u64>,
+    form: OutputForm,
+}
+
+/// The form of the lines.
+#[derive(Clone, Copy)]
+enum OutputForm {
+    Json,
+    Text(Style),
+}
+
+impl OutputForm {
+    fn new(args: &ListenArgs) -> Self {
+        let is_text = args.text || !args.json && io::stdout().is_terminal();
+        if is_text { Self::Text(Style::of_stdout()) } else { Self::Json }
+    }
 }
 
 impl Printer {
@@ -164,7 +185,13 @@ impl Printer {
         let time = clock::stamp();
         let mut printed = 0;
         for n in batch.iter().filter(is_shown).take(wanted) {
-            write_line(&mut self.lines, id, n, &time)?;
+            match self.form {
+                OutputForm::Json => write_line(&mut self.lines, id, n, &time)?,
+                OutputForm::Text(style) => {
+                    let (time, channel) = (style.dim(&time), style.accent(Escaped(n.channel())));
+                    writeln!(self.lines, "{time} {id} {channel} {}", Escaped(n.payload()))?;
+                }
+            }
             printed += 1;
         }
         self.left = self.left.map(|left| left.saturating_sub(printed));
@@ -174,14 +201,25 @@ impl Printer {
 
     /// Prints what a connection may have missed while it was lost.
     fn print_gap(&mut self, id: ConnId, gap: &Gap, is_shown: impl Fn(&str) -> bool) -> io::Result<()> {
-        let gap = json!({
-            "channels": gap.channels().iter().filter(|channel| is_shown(channel)).collect::<Vec<_>>(),
-            "cause": gap.cause().to_string(),
-            "since": clock::rfc3339(gap.since_wall()),
-            "until": clock::rfc3339(gap.until_wall()),
-        });
-        let gap = gap.to_string();
-        writeln!(self.lines, "{{\"connection\":{id},\"gap\":{},\"time\":\"{}\"}}", json_line(&gap), clock::stamp())?;
+        let channels: Vec<_> = gap.channels().iter().filter(|channel| is_shown(channel)).collect();
+        let time = clock::stamp();
+        match self.form {
+            OutputForm::Json => {
+                let gap = json!({
+                    "channels": channels,
+                    "cause": gap.cause().to_string(),
+                    "since": clock::rfc3339(gap.since_wall()),
+                    "until": clock::rfc3339(gap.until_wall()),
+                });
+                let gap = gap.to_string();
+                writeln!(self.lines, "{{\"connection\":{id},\"gap\":{},\"time\":\"{time}\"}}", json_line(&gap))?;
+            }
+            OutputForm::Text(style) => {
+                let channels = channels.iter().map(|channel| channel.as_ref()).collect::<Vec<&str>>().join(", ");
+                let missed = format!("gap of {:.1} s on {channels}: {}", gap.duration().as_secs_f64(), gap.cause());
+                writeln!(self.lines, "{} {id} {}", style.dim(time), style.bad(Escaped(missed)))?;
+            }
+        }
         self.flush()
     }
 

@@ -40,7 +40,7 @@ impl<'a> ConnectionWatcher<'a> {
         Self {
             args,
             configs,
-            connections: Connections::new(configs, args.quiet),
+            connections: Connections::new(configs, args),
             checks,
             opening: Vec::new(),
             open: Vec::new(),
