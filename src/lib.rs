@@ -272,6 +272,7 @@ pub mod notifier;
 mod proto;
 mod row;
 mod sync;
+mod ticket;
 
 pub use config::{
     AuthMethod, ChannelBinding, Config, LoadBalanceHosts, SslCertMode, SslMode, SslNegotiation, TargetSessionAttrs,

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 8] = [
     &["manager"],
     &["connection"],
     &["proto", "net"],
-    &["config", "error", "gap", "notification", "row", "clock", "sync"],
+    &["config", "error", "gap", "notification", "row", "clock", "sync", "ticket"],
 ];
 
 fn layer(module: &str) -> Option<usize> {

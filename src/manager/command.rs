@@ -6,9 +6,9 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::manager::conn_id::ConnId;
 use crate::manager::dead::Dead;
-use crate::manager::ticket::Resolver;
 use crate::proto::{Reply, Request, sql};
 use crate::row::Row;
+use crate::ticket::Resolver;
 
 /// A message to the loop, about connections of type `C`.
 pub(crate) enum ControlMessage<C> {

@@ -14,10 +14,10 @@ use crate::manager::command::{Command, ControlMessage, RequestTicket, checked_di
 use crate::manager::conn_id::ConnId;
 use crate::manager::dead::Dead;
 use crate::manager::stats::{Counters, Stats};
-use crate::manager::ticket::{MemoryBudget, Resolver, ThreadMark, Ticket};
 use crate::net::PollWaker;
 use crate::proto::sql::Limits;
 use crate::row::Row;
+use crate::ticket::{MemoryBudget, Resolver, ThreadMark, Ticket};
 
 /// The state that a manager and its handles share.
 pub(crate) struct Shared<C = Connection> {

@@ -17,7 +17,6 @@ mod event_loop;
 mod fleet;
 mod handle;
 mod stats;
-mod ticket;
 
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
@@ -36,14 +35,14 @@ pub(crate) use self::fleet::CANARY_PERIOD_MIN;
 use self::fleet::{Canaries, CanaryPace, Heartbeat};
 pub use self::handle::Handle;
 pub use self::stats::Stats;
-pub use self::ticket::Ticket;
-pub(crate) use self::ticket::{Resolver, ThreadMark};
 use crate::clock;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::notification::Batch;
 use crate::proto::sql;
+pub use crate::ticket::Ticket;
+pub(crate) use crate::ticket::{Resolver, ThreadMark};
 
 /// The canary's channel, unless another one is given.
 const CANARY_CHANNEL: &str = "notifyman_canary";

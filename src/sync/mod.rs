@@ -1,6 +1,8 @@
-//! The locks, condition variables and atomics of the notifier: those of the standard library, except in unit tests, where a
-//! scheduler can choose the order of their operations.
+//! Locks, condition variables and atomics: those of the standard library, except in unit tests, where a scheduler can choose
+//! the order of their operations.
 
+#[cfg(test)]
+pub(crate) mod explore;
 #[cfg(test)]
 mod scheduled;
 

@@ -10,8 +10,8 @@ use std::collections::{HashMap, VecDeque};
 use crate::connection::{Link, Transport};
 use crate::error::Error;
 use crate::manager::dead::Dead;
-use crate::manager::ticket::Resolver;
 use crate::proto::{Reply, Request, RequestId};
+use crate::ticket::Resolver;
 
 /// The changes since the connection was lost.
 #[derive(Default)]

@@ -8,7 +8,6 @@ use std::time::Duration;
 use shuttle::scheduler::{DfsScheduler, Schedule, Scheduler, Task, TaskId};
 use shuttle::thread;
 
-use super::explore::run;
 use crate::notification::{Notification, NotificationRef};
 use crate::notifier::channel::FanoutChannel;
 use crate::notifier::counters::NotifierCounters;
@@ -17,6 +16,7 @@ use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::queue::{PendingContent, Queue};
 use crate::notifier::subscriber::Subscriber;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
+use crate::sync::explore::run;
 
 /// Chooses all schedules in which a thread that could continue is interrupted at most a number of times.
 #[derive(Debug)]

@@ -44,7 +44,6 @@
 //!   subscription change under the lock of the receivers or of the notifier's state.
 
 mod exhaustive;
-mod explore;
 mod ledger;
 mod model;
 mod scenarios;

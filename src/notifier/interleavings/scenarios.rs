@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use shuttle::thread;
 
-use super::explore::{explore, one_in, random};
 use super::ledger::{Call, SeatKey};
 use super::model::{CHANNELS, Model, Reaction};
 use crate::notifier::queue::{Policy, Queue};
+use crate::sync::explore::{explore, one_in, random};
 
 /// Policies that keep their subscribers.
 const LASTING: [Policy; 3] = [Policy::DropOldest, Policy::DropNewest, Policy::Coalesce];

@@ -14,7 +14,7 @@ use crate::manager::conn_id::ConnId;
 use crate::manager::event::Event;
 use crate::manager::fleet::member::Member;
 use crate::manager::fleet::{Backoff, Canaries, CanaryPace, Heartbeat, Jitter};
-use crate::manager::ticket::Resolver;
+use crate::ticket::Resolver;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HEARTBEAT: Heartbeat = Heartbeat { idle: Duration::from_secs(15), deadline: Duration::from_secs(5) };

@@ -13,8 +13,8 @@ use crate::manager::command::ControlMessage;
 use crate::manager::event_loop::LoopPoll;
 use crate::manager::fleet::Poller;
 use crate::manager::handle::Shared;
-use crate::manager::ticket::Resolver;
 use crate::net::{Address, Encryption};
+use crate::ticket::Resolver;
 
 /// The address of every peer. Only CancelRequests are sent there; other dials use the configured address.
 const PEER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);

@@ -10,8 +10,8 @@ use super::network::Network;
 use crate::error::Error;
 use crate::manager::command::{Command, RequestTicket};
 use crate::manager::conn_id::ConnId;
-use crate::manager::ticket::{ThreadMark, Ticket};
 use crate::row::Row;
+use crate::ticket::{ThreadMark, Ticket};
 
 /// A ticket, and what follows from it.
 pub(super) struct OpenTicket {

@@ -1,4 +1,4 @@
-//! Schedules by seeds.
+//! Schedules by seeds, for the unit tests that run threads over chosen interleavings.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,12 +16,12 @@ const SCHEDULES: usize = 50;
 const DEPTH: usize = 4;
 
 /// Returns a number of a range, which the seed determines.
-pub(super) fn random(range: Range<usize>) -> usize {
+pub(crate) fn random(range: Range<usize>) -> usize {
     thread_rng().gen_range(range)
 }
 
 /// Returns `true` in one of `n` cases.
-pub(super) fn one_in(n: usize) -> bool {
+pub(crate) fn one_in(n: usize) -> bool {
     random(0..n) == 0
 }
 
@@ -39,7 +39,7 @@ fn config() -> Config {
 }
 
 /// Runs a scenario under a scheduler.
-pub(super) fn run(
+pub(crate) fn run(
     scheduler: impl Scheduler + 'static,
     step: fn() -> Duration,
     scenario: impl Fn() + Send + Sync + 'static,
@@ -48,7 +48,7 @@ pub(super) fn run(
 }
 
 /// Runs a scenario under the schedules of some seeds, or of those that the environment names.
-pub(super) fn explore(name: &str, seeds: u64, scenario: fn()) {
+pub(crate) fn explore(name: &str, seeds: u64, scenario: fn()) {
     let seeds = match std::env::var("NOTIFYMAN_SEED") {
         Err(_) => 0..seeds,
         Ok(seeds) => match seeds.split_once("..") {
