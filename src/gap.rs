@@ -70,13 +70,29 @@ impl Gap {
         self.0.since = earlier.0.since;
     }
 
+    /// Adds an earlier gap of the same connection, which has not been reported.
+    #[cfg(feature = "stream")]
+    pub(crate) fn merge_earlier(&mut self, earlier: &Self) {
+        self.extend_back_to(earlier);
+        let mut channels: Vec<_> = self.channels().iter().chain(earlier.channels()).cloned().collect();
+        channels.sort_unstable();
+        channels.dedup();
+        self.0.channels = channels.into();
+    }
+
+    /// Sets the number of the gap.
+    #[cfg(feature = "stream")]
+    pub(crate) fn set_epoch(&mut self, epoch: u64) {
+        self.0.epoch = epoch;
+    }
+
     /// Returns the affected channels. The connection listens to them again.
     pub fn channels(&self) -> &[Box<str>] {
         &self.0.channels
     }
 
     /// Returns the error that ended the previous session, or [`Error::Unregistered`] if the session continued and only
-    /// lost channels.
+    /// lost channels, or [`Error::TooSlow`] if the program was too slow for a stream.
     pub fn cause(&self) -> &Error {
         &self.0.cause
     }
@@ -86,7 +102,8 @@ impl Gap {
     /// This is earlier than the time at which the loss was detected, because a half-open connection loses notifications
     /// before anything can detect it. If the cause is [`Error::NotDelivering`], it is the time at which the last canary
     /// that arrived was sent. If the cause is [`Error::Unregistered`], it is the time of the last audit that found every
-    /// channel. Without such a canary or audit, it is the beginning of the session.
+    /// channel. Without such a canary or audit, it is the beginning of the session. If the cause is [`Error::TooSlow`], it is
+    /// the time at which the first notification was received that was dropped.
     pub fn since(&self) -> Instant {
         self.0.since.0
     }

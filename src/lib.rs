@@ -239,6 +239,7 @@
 //! - `tls` encrypts connections, with rustls and ring. Without it an `sslmode` up to `prefer` connects unencrypted, and a stricter
 //!   one is refused.
 //! - `json` reads payloads as types and values, and adds `changes`; `python` also reads Python literals.
+//! - `stream` adds streams for async code, on any runtime.
 //! - `tracing` writes an event for each connection that is lost, restored or given up, and for each callback that panics; at the
 //!   level DEBUG also for each change of a connection's state, and at TRACE for each timer and each message on the wire. The
 //!   target is `notifyman`. Messages of a login that may contain a password are written without their content, and others with
@@ -265,6 +266,8 @@ mod error;
 #[doc(hidden)]
 pub mod fuzz;
 mod gap;
+#[cfg(feature = "stream")]
+mod handoff;
 mod manager;
 mod net;
 mod notification;
@@ -283,6 +286,8 @@ pub use error::{
     ConfigError, ConnectError, Error, Escaped, ProtocolError, ServerError, TlsError, TlsErrorKind, ValueError,
 };
 pub use gap::Gap;
+#[cfg(feature = "stream")]
+pub use manager::EventStream;
 pub use manager::{Backoff, Check, ConnId, ConnectionMut, Dead, Event, Handle, NotificationManager, Stats, Ticket};
 pub use notification::{Batch, IntoIter, Iter, Notification, NotificationRef};
 #[doc(inline)]

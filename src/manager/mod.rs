@@ -17,6 +17,8 @@ mod event_loop;
 mod fleet;
 mod handle;
 mod stats;
+#[cfg(feature = "stream")]
+mod stream;
 
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
@@ -35,6 +37,10 @@ pub(crate) use self::fleet::CANARY_PERIOD_MIN;
 use self::fleet::{Canaries, CanaryPace, Heartbeat};
 pub use self::handle::Handle;
 pub use self::stats::Stats;
+#[cfg(feature = "stream")]
+pub use self::stream::EventStream;
+#[cfg(feature = "stream")]
+use self::stream::STREAM_BYTES;
 use crate::clock;
 use crate::config::Config;
 use crate::connection::Connection;
@@ -350,38 +356,44 @@ impl NotificationManager {
     /// [`next_deadline`](Self::next_deadline) has passed, whichever comes first, and call it again. `Ready(None)` is the
     /// end, as in [`next_event`](Self::next_event).
     ///
-    /// In tokio, with an `AsyncFd`:
+    /// In async code use `into_stream` instead (feature `stream`), which needs no descriptor. In a loop with `mio`:
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
     /// use std::os::fd::AsRawFd;
     /// use std::task::Poll;
+    /// use std::time::Instant;
+    /// use mio::{Events, Interest, Token, unix::SourceFd};
     /// use notifyman::{Connection, Event, NotificationManager};
-    /// use tokio::io::{Interest, unix::AsyncFd};
     ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let mut db = Connection::connect(database())?;
     /// # db.listen(["prices"])?;
     /// # db.notify("prices", "42")?;
     /// let mut nm = NotificationManager::new([db]);
-    /// let readable = AsyncFd::with_interest(nm.as_raw_fd(), Interest::READABLE)?;
+    /// let mut poll = mio::Poll::new()?;
+    /// let source = nm.as_raw_fd();
+    /// poll.registry().register(
+    ///     &mut SourceFd(&source),
+    ///     Token(0),
+    ///     Interest::READABLE,
+    /// )?;
+    /// let mut ready = Events::with_capacity(64);
     /// 'events: loop {
     ///     while let Poll::Ready(event) = nm.try_next_event() {
     ///         match event {
-    ///             Some(Event::Notifies(id, batch)) => println!("{id}: {}", batch.len()),
+    ///             Some(Event::Notifies(id, batch)) => {
+    ///                 println!("{id}: {}", batch.len());
+    /// #               break 'events;
+    ///             }
     ///             Some(event) => println!("{event:?}"),
     ///             None => break 'events,
     ///         }
-    /// #       break 'events;
     ///     }
-    ///     match nm.next_deadline() {
-    ///         Some(at) => tokio::select! {
-    ///             guard = readable.readable() => guard?.clear_ready(),
-    ///             () = tokio::time::sleep_until(at.into()) => {}
-    ///         },
-    ///         None => readable.readable().await?.clear_ready(),
-    ///     }
+    ///     let timeout = nm
+    ///         .next_deadline()
+    ///         .map(|at| at.saturating_duration_since(Instant::now()));
+    ///     poll.poll(&mut ready, timeout)?;
     /// }
     /// # Ok(()) }
     /// ```
@@ -535,6 +547,69 @@ impl NotificationManager {
     /// Returns a handle to control this manager from other threads.
     pub fn handle(&self) -> Handle {
         Handle { shared: Arc::clone(&self.event_loop.shared) }
+    }
+
+    /// Runs the loop on a thread of its own, and returns its events as a stream for async code, on any runtime.
+    ///
+    /// The stream keeps up to 16 MiB of notifications: see [`EventStream`] for a task that is slower, for the end and for the
+    /// drop. Nothing blocks: [`dial`](Self::dial) opens connections in the loop, and the stream's
+    /// [`handle`](EventStream::handle) controls it. Lost connections in the garbage are dropped, so take them before.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::{Backoff, Event, NotificationManager};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), notifyman::Error> {
+    /// # let (berlin, oslo) = (database(), database());
+    /// let mut nm = NotificationManager::new([]).reconnect(Backoff::default());
+    /// nm.dial(berlin, ["prices"])?;
+    /// nm.dial(oslo, ["prices"])?;
+    /// let mut events = nm.into_stream()?;
+    /// let mut open = 0;
+    /// while open < 2 {
+    ///     if let Some(Event::Opened(_)) = events.recv().await {
+    ///         open += 1;
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if no thread can be started. The connections are closed then.
+    #[cfg(feature = "stream")]
+    pub fn into_stream(self) -> Result<EventStream, Error> {
+        self.into_stream_within(STREAM_BYTES)
+    }
+
+    /// Like [`into_stream`](Self::into_stream), with another limit for the notifications that wait, in bytes.
+    ///
+    /// A batch counts with its notifications as they were sent and 256 bytes. There is no minimum: a batch that is larger than
+    /// the limit is dropped and reported.
+    ///
+    /// ```
+    /// # let conns: [notifyman::Connection; 0] = [];
+    /// use notifyman::NotificationManager;
+    ///
+    /// let events = NotificationManager::new(conns).into_stream_within(1 << 20)?;
+    /// # drop(events);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`into_stream`](Self::into_stream).
+    #[cfg(feature = "stream")]
+    pub fn into_stream_within(mut self, bytes: usize) -> Result<EventStream, Error> {
+        EventStream::start(self.handle(), bytes, move || {
+            let event = self.next_event();
+            if let Some(Event::Lost(..)) = event {
+                // Only this thread could take it.
+                self.take_garbage();
+            }
+            event
+        })
     }
 
     /// Returns the counters.

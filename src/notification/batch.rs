@@ -58,6 +58,31 @@ impl Batch {
         self.gap.as_ref()
     }
 
+    /// Returns the number of bytes of the notifications.
+    #[cfg(feature = "stream")]
+    pub(crate) fn byte_len(&self) -> usize {
+        self.slice.as_bytes().len()
+    }
+
+    /// Copies the batch out of the read buffer if it shares that, so that it owns exactly its bytes.
+    #[cfg(feature = "stream")]
+    pub(crate) fn detach(mut self) -> Self {
+        if self.slice.buffer.len() > self.byte_len() {
+            self.slice.buffer = self.slice.as_bytes().into();
+            (self.slice.start, self.slice.end) = (0, offset(self.slice.buffer.len()));
+        }
+        self
+    }
+
+    /// Creates a batch of notifications, each with the process that sent it, its channel and its payload.
+    #[cfg(all(test, feature = "stream"))]
+    pub(crate) fn for_test(notifications: &[(i32, &str, &str)]) -> Self {
+        let frame = |(pid, channel, payload): &(i32, &str, &str)| {
+            super::tests::frame(*pid, channel.as_bytes(), payload.as_bytes())
+        };
+        super::tests::batch(&notifications.iter().map(frame).collect::<Vec<_>>())
+    }
+
     /// Returns an iterator that borrows the notifications.
     pub fn iter(&self) -> Iter<'_> {
         Iter { frames: self.slice.frames(), left: self.len() }

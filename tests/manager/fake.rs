@@ -111,6 +111,14 @@ impl Line {
         asked && self.stream.write_all(&answer).is_ok()
     }
 
+    /// Returns `false` once the client has closed the session. What it sends is discarded.
+    pub fn is_open(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let read = self.stream.read(&mut [0; 4096]);
+        self.stream.set_nonblocking(false).unwrap();
+        matches!(&read, Ok(1..)) || read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Sends any bytes.
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();

@@ -19,6 +19,8 @@ mod revive;
 mod scale;
 mod slow;
 mod stops;
+#[cfg(feature = "stream")]
+mod stream;
 mod support;
 mod transactions;
 mod zero;

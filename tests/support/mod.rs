@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test uses a part")]
 
+pub mod block_on;
 pub mod cluster;
 pub mod holding;
 pub mod libpq;
