@@ -107,14 +107,27 @@ fn c14_a_poll_returns_what_is_pending_and_then_the_end_as_an_error() {
 
 #[test]
 fn c14_a_poll_reads_the_socket_although_a_pass_was_left() {
-    let (mut db, mut other) = (session(), session());
-    db.listen(["c14 left"]).unwrap();
-    other.notify("c14 left", "1").unwrap();
-    eventually("the pass was left at its last item", || db.wait(Duration::ZERO).flatten().next().is_some());
-    other.notify("c14 left", "2").unwrap();
-    other.execute(&format!("SELECT pg_terminate_backend({})", db.pid())).unwrap();
-    arrived();
-    assert_eq!(db.poll().unwrap().len(), 1, "one call is enough");
+    let (first, here) = Step::mark();
+    let (go, gate) = Step::gate();
+    let (second, there) = Step::mark();
+    let peer = Peer::play(vec![
+        Step::startup(),
+        Step::login_ok(),
+        Step::send([msg::notification(7, "a", "1")]),
+        here,
+        gate,
+        Step::send([msg::notification(7, "a", "2")]),
+        there,
+        Step::expect_eof(),
+    ]);
+    let mut db = connect(&peer.url());
+    first.wait();
+    // The pass is left at its last item, and has nothing more to read.
+    assert_eq!(db.wait(Duration::ZERO).flatten().next().unwrap().payload(), "1");
+    go.open();
+    second.wait();
+    let received: Vec<_> = db.poll().unwrap().iter().map(|n| n.payload().into_owned()).collect();
+    assert_eq!(received, ["2"], "one call is enough");
 }
 
 #[test]
