@@ -278,8 +278,8 @@ mod sync;
 mod ticket;
 
 pub use config::{
-    AuthMethod, ChannelBinding, Config, LoadBalanceHosts, SslCertMode, SslMode, SslNegotiation, TargetSessionAttrs,
-    TlsVersion,
+    AuthMethod, ChannelBinding, Config, LoadBalanceHosts, PasswordRequest, SslCertMode, SslMode, SslNegotiation,
+    TargetSessionAttrs, TlsVersion,
 };
 pub use connection::{ConnectMany, Connection, Diagnosis, Finding, FindingKind, Severity, Wait};
 pub use error::{

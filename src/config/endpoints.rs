@@ -93,6 +93,18 @@ impl Host {
         }
     }
 
+    /// Returns the host as it was given: the name, or else the address, or the path of the socket.
+    pub(super) fn given(&self) -> String {
+        match self {
+            Host::Name(name) | Host::Addr { name: Some(name), .. } | Host::Zoned { name: Some(name), .. } => {
+                name.clone()
+            }
+            Host::Addr { ip, name: None } => ip.to_string(),
+            Host::Zoned { address, name: None } => address.clone(),
+            Host::Socket(path) => path.display().to_string(),
+        }
+    }
+
     /// Returns the address without its zone, if no name resolution is needed.
     pub(crate) fn ip(&self) -> Option<IpAddr> {
         match self {

@@ -11,6 +11,7 @@
 //! A setting has the same meaning as in libpq, or it is rejected: see [`keywords`]. This module opens no socket, and
 //! none of its texts contains a password.
 
+mod conversions;
 mod dsn;
 mod endpoints;
 mod environment;
@@ -22,6 +23,7 @@ mod names;
 #[cfg(feature = "tls")]
 mod own_tls;
 mod passfile;
+mod password;
 mod policy;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
@@ -34,23 +36,23 @@ mod tls;
 mod values;
 
 use std::borrow::Cow;
-use std::convert::Infallible;
-use std::fmt;
+use std::error::Error as StdError;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::secret::Secret;
 use self::values::{ConfigValues, TimeLimit, given, given_path, whole_millis, whole_seconds};
 use crate::error::Error;
 
 pub(crate) use endpoints::{Endpoint, Host};
 pub(crate) use feature::BUILT_IN as TLS_BUILT_IN;
 pub(crate) use passfile::Passfile;
+pub(crate) use password::PasswordProvider;
+pub use password::PasswordRequest;
 pub(crate) use policy::AuthMethods;
 pub use policy::{AuthMethod, ChannelBinding, SslMode};
+pub(crate) use secret::Secret;
 pub use session_attrs::{LoadBalanceHosts, TargetSessionAttrs};
 #[cfg_attr(not(feature = "tls"), allow(unused_imports, reason = "looked at by what encrypts"))]
 pub(crate) use tls::TlsSettings;
@@ -225,7 +227,53 @@ impl Config {
     /// Sets the password. It is sent only if the server requests one.
     #[must_use]
     pub fn password(self, password: impl Into<String>) -> Self {
-        self.set(|s| s.password = given(password).map(Secret))
+        self.set(|s| (s.password, s.password_provider) = (given(password).map(Secret), None))
+    }
+
+    /// Sets a function that computes the password, for each connection attempt: for tokens that expire, as for Amazon RDS
+    /// (IAM) and Azure (Entra ID).
+    ///
+    /// Each attempt at an address calls the function once, after the server has accepted the connection, and so does each
+    /// later reconnect. Until then the function is not called, nor for a server that cannot be reached. The result is not
+    /// stored. This setting replaces [`password`](Self::password), and the password file is not read.
+    ///
+    /// ```
+    /// use notifyman::{Config, PasswordRequest};
+    ///
+    /// /// Requests a token from the cloud; it may block for a while.
+    /// fn token(request: &PasswordRequest) -> std::io::Result<String> {
+    ///     std::fs::read_to_string(format!("/run/tokens/{}", request.user()))
+    /// }
+    ///
+    /// let config = Config::new().host("db.example").user("app").password_with(|request| Ok(token(request)?));
+    /// # let _ = config;
+    /// ```
+    ///
+    /// # Threads
+    ///
+    /// The function runs on threads of this crate, never on the caller's or in a manager's loop: at most 4 for the whole
+    /// process, and at most 3 of them for one function, so that a function that hangs leaves one for the others. Further
+    /// attempts wait for a thread. All of this counts towards [`connect_timeout`](Self::connect_timeout): a function that
+    /// takes longer fails its attempt, but occupies its thread until it returns, so give it a shorter timeout of its own.
+    ///
+    /// # Errors
+    ///
+    /// If the function returns an error or panics, the attempt fails with [`Error::Password`], which is
+    /// [transient](Error::is_transient): a manager tries again. The error's text appears in logs, so it must not contain a
+    /// secret. A refused password is final, as without a function.
+    ///
+    /// # Equality
+    ///
+    /// Two configurations with a function are equal only if one is a clone of the other, with the same function. So
+    /// targets of a [`Notifier`](crate::Notifier) share a session only if their configurations are clones.
+    #[must_use]
+    #[doc(alias("token", "iam", "BeforeConnect", "password_provider"))]
+    pub fn password_with<F>(self, provide: F) -> Self
+    where
+        F: Fn(&PasswordRequest) -> Result<String, Box<dyn StdError + Send + Sync>> + Send + Sync + 'static,
+    {
+        let provider = Some(PasswordProvider::new(provide));
+        self.set(|s| (s.password, s.password_provider) = (None, provider))
     }
 
     /// Sets the password file, which is read at each login if no password is set.
@@ -264,6 +312,44 @@ impl Config {
     #[must_use]
     pub fn options(self, options: impl Into<String>) -> Self {
         self.set(|s| s.options = given(options))
+    }
+
+    /// Sets SQL that each new session executes after the login, and before it listens to a channel: for example
+    /// `SET ROLE app` or `SET statement_timeout = '5s'`.
+    ///
+    /// It runs for each connection that is opened or restored: by [`Connection`](crate::Connection), by a manager, by a
+    /// notifier, by the workers of `changes`, and for the second session of a
+    /// [diagnosis](crate::Connection::diagnose). It does not run for a [`CancelRequest`](Self::call_timeout), which is no
+    /// session. Rows are discarded. Several statements are one transaction, unless they control transactions themselves.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::{Config, Connection};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let url = database();
+    /// let config: Config = url.parse()?;
+    /// let mut db = Connection::connect(config.after_connect("SET application_name = 'price cache'"))?;
+    /// assert_eq!(db.query("SHOW application_name")?[0].get(0).as_deref(), Some("price cache"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Limits
+    ///
+    /// The SQL may take as long as [`call_timeout`](Self::call_timeout), in addition to
+    /// [`connect_timeout`](Self::connect_timeout). After that the attempt has failed and the connection is closed, but the
+    /// server notices this only when it has executed the SQL: for SQL that may wait for a lock, begin with
+    /// `SET lock_timeout`. The text may contain a secret, so `Debug` does not show it.
+    ///
+    /// # Errors
+    ///
+    /// The attempt fails with [`Error::AfterConnect`] if the server reports an error, if the SQL takes too long or if it
+    /// changes `client_encoding`, and with [`Error::LeftInTransaction`] if it leaves a transaction open. The next host is
+    /// tried, and a manager that reconnects tries again.
+    #[must_use]
+    #[doc(alias("init_sql", "AfterConnect", "on_connect", "search_path"))]
+    pub fn after_connect(self, sql: impl Into<String>) -> Self {
+        self.set(|s| s.after_connect = given(sql).map(Secret))
     }
 
     /// Sets the limit for opening a connection, including name resolution, all hosts and addresses, and the login.
@@ -733,6 +819,16 @@ impl Config {
         self.inner.password.as_ref().map(|password| password.0.as_str())
     }
 
+    /// Returns the function that computes the password.
+    pub(crate) fn password_provider(&self) -> Option<&PasswordProvider> {
+        self.inner.password_provider.as_ref()
+    }
+
+    /// Returns the SQL that each new session executes.
+    pub(crate) fn get_after_connect(&self) -> Option<&str> {
+        self.inner.after_connect.as_ref().map(|sql| sql.0.as_str())
+    }
+
     pub(crate) fn auth_methods(&self) -> AuthMethods {
         self.inner.require_auth
     }
@@ -787,7 +883,18 @@ impl Config {
 
     /// Returns the path of the password file, if a login needs it.
     pub(crate) fn passfile_to_read(&self) -> Option<&Path> {
-        self.get_passfile().filter(|_| self.get_password().is_none())
+        let has_password = self.get_password().is_some() || self.password_provider().is_some();
+        self.get_passfile().filter(|_| !has_password)
+    }
+
+    /// Returns the request for the password of a login at this address.
+    ///
+    /// # Errors
+    ///
+    /// See [`effective_user`](Self::effective_user).
+    pub(crate) fn password_request(&self, place: &Endpoint) -> Result<PasswordRequest, Error> {
+        let (user, dbname) = (self.effective_user()?, self.effective_dbname()?);
+        Ok(PasswordRequest::new(place.host.given(), place.port, &user, &dbname))
     }
 
     /// Returns the configuration for a login at this address, with the password from the password file if none is set,
@@ -805,74 +912,6 @@ impl Config {
     /// equal, including secrets, except the application name.
     pub(crate) fn shares_session_with(&self, other: &Self) -> bool {
         startup::share_session(&self.inner, &other.inner)
-    }
-}
-
-impl From<ConfigValues> for Config {
-    fn from(settings: ConfigValues) -> Self {
-        Config { inner: Arc::new(settings) }
-    }
-}
-
-impl FromStr for Config {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        Ok(sources::resolve(text, &environment::process)?.into())
-    }
-}
-
-/// Parses a connection string, like [`FromStr`].
-impl TryFrom<&str> for Config {
-    type Error = Error;
-
-    fn try_from(text: &str) -> Result<Self, Error> {
-        text.parse()
-    }
-}
-
-/// Parses a connection string, like [`FromStr`].
-impl TryFrom<&String> for Config {
-    type Error = Error;
-
-    fn try_from(text: &String) -> Result<Self, Error> {
-        text.parse()
-    }
-}
-
-/// Parses a connection string, like [`FromStr`].
-impl TryFrom<String> for Config {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self, Error> {
-        text.parse()
-    }
-}
-
-/// Clones the configuration, so that functions that take `TryInto<Config>` also accept a reference.
-impl From<&Config> for Config {
-    fn from(config: &Config) -> Self {
-        config.clone()
-    }
-}
-
-/// Allows functions to accept a `Config`, whose conversion cannot fail, as well as a string.
-impl From<Infallible> for Error {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
-
-/// Formats addresses, role and database on one line, such as `db1:5432,db2:5432 as "app", database "shop"`.
-impl fmt::Display for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.endpoints() {
-            Ok(endpoints) => {
-                let places: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
-                write!(f, "{}{}", places.join(","), self.role_and_database())
-            }
-            Err(error) => write!(f, "unusable settings ({error})"),
-        }
     }
 }
 

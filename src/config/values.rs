@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::environment::os_user;
 use super::feature;
+use super::password::PasswordProvider;
 use super::policy::{AuthMethods, ChannelBinding, SslMode};
 use super::secret::Secret;
 use super::session_attrs::{LoadBalanceHosts, TargetSessionAttrs};
@@ -32,11 +33,15 @@ pub(super) struct ConfigValues {
     pub(super) ports: Vec<u16>,
     pub(super) user: Option<String>,
     pub(super) password: Option<Secret>,
+    /// Computes the password for each attempt, instead of `password`.
+    pub(super) password_provider: Option<PasswordProvider>,
     pub(super) passfile: Option<PathBuf>,
     pub(super) dbname: Option<String>,
     pub(super) application_name: Option<String>,
     pub(super) fallback_application_name: Option<String>,
     pub(super) options: Option<String>,
+    /// The SQL that each new session executes. It may contain a secret.
+    pub(super) after_connect: Option<Secret>,
     pub(super) connect_timeout: TimeLimit,
     pub(super) call_timeout: TimeLimit,
     pub(super) omits_keepalives: bool,
@@ -170,6 +175,7 @@ impl ConfigValues {
             ("dbname", self.dbname.as_ref()),
             ("application_name", self.application_name.as_ref()),
             ("options", self.options.as_ref()),
+            ("after_connect", self.after_connect.as_ref().map(|sql| &sql.0)),
         ];
         let hosts = self.hosts.iter().map(|host| ("host", host));
         let mut texts = texts.into_iter().filter_map(|(name, text)| Some((name, text?))).chain(hosts);

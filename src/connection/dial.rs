@@ -1,11 +1,11 @@
-//! Opens a connection without blocking: name resolution, connecting, TLS, login, and a check of the server's role; then the
-//! next address, until one succeeds.
+//! Opens a connection without blocking: name resolution, connecting, TLS, login, a check of the server's role, and the SQL
+//! of `after_connect`; then the next address, until one succeeds.
 //!
 //! ```text
-//!   Next ──▶ Resolving ──▶ Next ──▶ Connecting ──▶ Encrypting ──▶ LoggingIn ──▶ CheckingRole ──▶ done
-//!    ▲           │                   ▲  │  └─ unencrypted ─┼────────▲ │               │
-//!    │           │                   └──┼─ other encryption┴──────────┤               │
-//!    └───────────┴───── attempt failed ─┴─────────────────────────────┴───────────────┘
+//!   Next ──▶ Resolving ──▶ Next ──▶ Connecting ──▶ Encrypting ──▶ LoggingIn ──▶ CheckingRole ──▶ Preparing ──▶ done
+//!    ▲           │                   ▲  │  └─ unencrypted ─┼────────▲ │               │              │
+//!    │           │                   └──┼─ other encryption┴──────────┤               │              │
+//!    └───────────┴───── attempt failed ─┴─────────────────────────────┴───────────────┴──────────────┘
 //! ```
 //!
 //! If a standby is preferred and none is found, the other servers are dialled again, and the first that
@@ -13,7 +13,7 @@
 //!
 //! The caller watches the stream, calls [`Dial::advance`] when something may have changed, and waits as that returns. All
 //! attempts together are limited by `connect_timeout`, and each address by its [limit](AttemptLimit), so that an
-//! address that does not answer leaves time for the others.
+//! address that does not answer leaves time for the others. The SQL has a limit of its own, `call_timeout`.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -21,16 +21,18 @@ use std::io::ErrorKind::WouldBlock;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Endpoint, Host, LoadBalanceHosts, Passfile, TargetSessionAttrs};
+use crate::config::{Config, Endpoint, Host, LoadBalanceHosts, TargetSessionAttrs};
 use crate::connection::attempt_limit::AttemptLimit;
 use crate::connection::link::{Exchange, Link};
+use crate::connection::password::{PasswordLookup, place};
+use crate::connection::preparation::{Preparation, PreparationProgress};
 use crate::connection::read_context::ReadContext;
 use crate::connection::shuffle::shuffle;
 use crate::connection::target::Verdict;
 use crate::connection::tls_upgrade::{Encrypted, TlsUpgrade, encryption_order, may_depend_on_encryption, not_offered};
 use crate::connection::transcript::{MessageLog, TraceLabel};
 use crate::error::{ConnectError, Error, LOGGING_IN, NEGOTIATING_TLS, RESOLVING};
-use crate::net::{Address, Encryption, EncryptionJob, NameResolution, OffloadJob, PollWaker, Transport, read_passfile};
+use crate::net::{Address, Encryption, EncryptionJob, NameResolution, PollWaker, Transport};
 use crate::proto::{Binding, Request, RequestId, Session};
 
 /// The time before the next attempt at a Unix socket whose server cannot accept another client yet.
@@ -57,8 +59,8 @@ pub(crate) struct Dial<S: Transport> {
     second_choice: VecDeque<(Option<Endpoint>, Address)>,
     /// Wakes the caller when another thread has finished a job.
     waker: Option<PollWaker>,
-    /// The password file for the address: the job that reads it, and its content.
-    passfile: (Option<OffloadJob<Passfile>>, Option<Passfile>),
+    /// The password for the address.
+    password: PasswordLookup,
     /// A note on the source of the password, for the error.
     password_note: Option<String>,
     /// The encryption of this attempt, and of the next one at the same address if this one fails.
@@ -80,11 +82,14 @@ enum DialPhase<S: Transport> {
     Resolving(NameResolution),
     Waiting(Instant),
     Connecting(S),
-    /// Waiting for the password file; the stream is connected.
-    ReadingPassfile(S),
+    /// Waiting for the password; the stream is ready for the login.
+    AwaitingPassword(S),
     Encrypting(Box<TlsUpgrade<S>>),
     LoggingIn(Box<Link<S>>),
     CheckingRole(Box<Link<S>>, RequestId),
+    /// The server has the right role; `true` if its stream may hold more data.
+    Suitable(Box<Link<S>>, bool),
+    Preparing(Preparation<S>),
 }
 
 /// The progress of a dial.
@@ -126,7 +131,7 @@ impl<S: Transport> Dial<S> {
             wanted: TargetSessionAttrs::Any,
             second_choice: VecDeque::new(),
             waker: None,
-            passfile: (None, None),
+            password: PasswordLookup::Unneeded,
             password_note: None,
             encrypted: Encrypted::No,
             otherwise: None,
@@ -140,9 +145,10 @@ impl<S: Transport> Dial<S> {
     /// Returns the stream to watch, with its number. A new number is a new stream; the one before it is closed.
     pub(crate) fn stream(&self) -> Option<(u32, &S)> {
         let stream = match &self.phase {
-            DialPhase::Connecting(stream) | DialPhase::ReadingPassfile(stream) => stream,
+            DialPhase::Connecting(stream) | DialPhase::AwaitingPassword(stream) => stream,
             DialPhase::Encrypting(upgrade) => &upgrade.stream,
             DialPhase::LoggingIn(link) | DialPhase::CheckingRole(link, _) if !link.is_closed() => link.stream(),
+            DialPhase::Preparing(preparation) if !preparation.link.is_closed() => preparation.link.stream(),
             _ => return None,
         };
         Some((self.streams, stream))
@@ -155,10 +161,12 @@ impl<S: Transport> Dial<S> {
             DialPhase::Resolving(_) => "resolving",
             DialPhase::Waiting(..) => "waiting",
             DialPhase::Connecting(..) => "connecting",
-            DialPhase::ReadingPassfile(..) => "reading the password file",
+            DialPhase::AwaitingPassword(..) => "awaiting the password",
             DialPhase::Encrypting(..) => "encrypting",
             DialPhase::LoggingIn(..) => "logging in",
             DialPhase::CheckingRole(..) => "checking the role",
+            DialPhase::Suitable(..) => "suitable",
+            DialPhase::Preparing(_) => "executing the SQL of after_connect",
         }
     }
 
@@ -166,15 +174,17 @@ impl<S: Transport> Dial<S> {
     pub(crate) fn wants_write(&self) -> bool {
         match &self.phase {
             DialPhase::LoggingIn(link) | DialPhase::CheckingRole(link, _) => link.wants_write(),
+            DialPhase::Preparing(preparation) => preparation.link.wants_write(),
             // While the stream is being connected or encrypted.
             _ => true,
         }
     }
 
-    /// Returns `true` while a name is being resolved or a file is being read, of which only the waker reports the end.
+    /// Returns `true` while a name is being resolved, a file is being read or a password is being computed, of which only
+    /// the waker reports the end.
     pub(crate) fn awaits_waker(&self) -> bool {
         match &self.phase {
-            DialPhase::Resolving(..) | DialPhase::ReadingPassfile(..) => true,
+            DialPhase::Resolving(..) | DialPhase::AwaitingPassword(..) => true,
             DialPhase::Encrypting(upgrade) => upgrade.is_reading(),
             _ => false,
         }
@@ -214,11 +224,9 @@ impl<S: Transport> Dial<S> {
                     Ok(false) => return self.wait(DialPhase::Connecting(stream), None),
                     Err(e) => self.fail(Error::io("connecting", e)),
                 },
-                DialPhase::ReadingPassfile(stream) if self.has_passfile() => self.begin_session(stream, now),
-                DialPhase::ReadingPassfile(_) if self.is_late(now) => {
-                    self.fail(self.timeout("reading the password file"))
-                }
-                phase @ DialPhase::ReadingPassfile(_) => return self.wait(phase, None),
+                DialPhase::AwaitingPassword(stream) if self.has_password() => self.begin_session(stream, now),
+                DialPhase::AwaitingPassword(_) if self.is_late(now) => self.fail(self.timeout(self.password.action())),
+                phase @ DialPhase::AwaitingPassword(_) => return self.wait(phase, None),
                 DialPhase::Encrypting(mut upgrade) => match self.advance_upgrade(&mut upgrade) {
                     Ok(Some(true)) => self.begin_session(upgrade.stream, now),
                     Ok(Some(false)) if self.otherwise == Some(Encrypted::No) => {
@@ -244,7 +252,7 @@ impl<S: Transport> Dial<S> {
                     }
                     match progress {
                         Exchange::Done(Ok(()), may_have_more) => match Verdict::of(&link, self.wanted) {
-                            Verdict::Fits => return DialProgress::Open(link, may_have_more),
+                            Verdict::Fits => DialPhase::Suitable(link, may_have_more),
                             Verdict::Unfit(found) => self.reject(found),
                             Verdict::Ask(sql) => {
                                 let request = link.request(Request::Query(sql.into()));
@@ -264,11 +272,25 @@ impl<S: Transport> Dial<S> {
                 DialPhase::CheckingRole(mut link, request) => match link.await_reply(cx, request) {
                     Exchange::Done(Ok(reply), may_have_more) => match Verdict::of_answer(&reply, self.wanted) {
                         Verdict::Unfit(found) => self.reject(found),
-                        _ => return DialProgress::Open(link, may_have_more),
+                        _ => DialPhase::Suitable(link, may_have_more),
                     },
                     Exchange::Done(Err(e), _) => self.fail(e),
                     Exchange::Pending(_) if self.is_late(now) => self.fail(self.timeout("checking the server's role")),
                     Exchange::Pending(at) => return self.wait(DialPhase::CheckingRole(link, request), at),
+                },
+                DialPhase::Suitable(link, may_have_more) => match self.config.get_after_connect() {
+                    Some(sql) => DialPhase::Preparing(Preparation::begin(link, sql, now)),
+                    None => return DialProgress::Open(link, may_have_more),
+                },
+                DialPhase::Preparing(mut preparation) => match preparation.advance(cx) {
+                    PreparationProgress::Done(may_have_more) => {
+                        return DialProgress::Open(preparation.link, may_have_more);
+                    }
+                    PreparationProgress::Failed(e) => self.fail(e),
+                    PreparationProgress::Wait(until) => {
+                        self.phase = DialPhase::Preparing(preparation);
+                        return DialProgress::Wait(until);
+                    }
                 },
             };
         }
@@ -301,8 +323,7 @@ impl<S: Transport> Dial<S> {
 
     /// Makes the first attempt at an address.
     fn connect(&mut self, address: Address, now: Instant) -> DialPhase<S> {
-        let reading = self.config.passfile_to_read().map(|path| read_passfile(path.to_owned(), self.waker.clone()));
-        self.passfile = (reading, None);
+        self.password = PasswordLookup::begin(&self.config, self.waker.as_ref());
         (self.encrypted, self.otherwise) = match (&address, &self.endpoint, &self.like) {
             // A Unix socket does not leave the machine.
             (Address::Unix(_), ..) | (_, None, None) => (Encrypted::No, None),
@@ -334,15 +355,9 @@ impl<S: Transport> Dial<S> {
         }
     }
 
-    /// Returns the configuration with the password for this address.
-    fn credentials(&mut self) -> Config {
-        let place = self.endpoint.as_ref().map(Cow::Borrowed);
-        let place = place.or_else(|| place_of(&self.config, self.address.as_ref()?).map(Cow::Owned));
-        let Some(place) = place else { return self.config.clone() };
-        let passfile = self.passfile.1.as_ref().unwrap_or(&Passfile::Missing);
-        let (config, note) = self.config.with_password_for(&place, passfile);
-        self.password_note = note;
-        config
+    /// Returns the endpoint of the address, for the password.
+    fn place(&self) -> Option<Cow<'_, Endpoint>> {
+        place(&self.config, self.endpoint.as_ref(), self.address.as_ref())
     }
 
     /// Rejects a server with another role. Its session is terminated when it is dropped.
@@ -375,25 +390,32 @@ impl<S: Transport> Dial<S> {
         progress
     }
 
-    /// Returns `true` once the password file has been read, if it must be.
-    fn has_passfile(&mut self) -> bool {
-        if let Some(read) = self.passfile.0.as_ref().and_then(OffloadJob::poll) {
-            self.passfile = (None, Some(read));
-        }
-        self.passfile.0.is_none()
+    /// Continues to obtain the password. Returns `true` once it is known, or cannot be known.
+    fn has_password(&mut self) -> bool {
+        let mut password = std::mem::replace(&mut self.password, PasswordLookup::Unneeded);
+        let is_known = password.advance(&self.config, self.place().as_deref(), self.waker.as_ref());
+        self.password = password;
+        is_known
     }
 
     /// Begins the login, once the password is known.
     fn begin_session(&mut self, stream: S, now: Instant) -> DialPhase<S> {
-        if !self.has_passfile() {
-            return DialPhase::ReadingPassfile(stream);
+        if !self.has_password() {
+            return DialPhase::AwaitingPassword(stream);
         }
+        let credentials = match self.password.apply(&self.config, self.place().as_deref()) {
+            Ok((config, note)) => {
+                self.password_note = note;
+                config
+            }
+            Err(e) => return self.fail(e),
+        };
         let binding = match (stream.encryption(), stream.end_point()) {
             (None, _) => Binding::Unencrypted,
             (Some(_), None) => Binding::Unbindable,
             (Some(_), Some(hash)) => Binding::EndPoint(hash),
         };
-        match Session::new(&self.credentials(), binding) {
+        match Session::new(&credentials, binding) {
             Ok(session) => {
                 let link = Link::new(session, stream, self.config.clone(), now, self.label);
                 DialPhase::LoggingIn(Box::new(link))
@@ -462,19 +484,6 @@ impl<S: Transport> Dial<S> {
         let note = self.password_note.take().filter(|_| cause.is_auth());
         Error::Connect(Arc::new(ConnectError { target, cause, earlier, note }))
     }
-}
-
-/// Returns the endpoint of the configuration to which this address most likely belongs, for the password file.
-fn place_of(config: &Config, address: &Address) -> Option<Endpoint> {
-    let mut places = config.endpoints().ok()?;
-    let is_there = |place: &Endpoint| match (&place.host, address) {
-        (Host::Name(_), Address::Tcp(at)) => place.port == at.port(),
-        (host, Address::Tcp(at)) => (host.ip(), place.port) == (Some(at.ip()), at.port()),
-        (Host::Socket(path), Address::Unix(at)) => path == at,
-        _ => false,
-    };
-    let found = places.iter().position(is_there)?;
-    Some(places.swap_remove(found))
 }
 
 fn shuffle_if_configured<T>(config: &Config, items: &mut [T]) {

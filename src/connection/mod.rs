@@ -21,6 +21,8 @@ pub(crate) mod idle;
 mod link;
 mod many;
 mod opening;
+mod password;
+mod preparation;
 mod read_context;
 mod shuffle;
 mod target;

@@ -6,6 +6,7 @@
 
 mod escaped;
 mod protocol;
+mod server;
 mod tls;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub use self::escaped::Escaped;
 pub use self::protocol::ProtocolError;
+pub use self::server::ServerError;
 pub use self::tls::{TlsError, TlsErrorKind};
 use crate::config::session_attrs::TargetSessionAttrs;
 
@@ -74,6 +76,23 @@ pub enum Error {
         /// The reason given by the system's resolver.
         reason: Box<str>,
     },
+    /// The function of [`Config::password_with`](crate::Config::password_with) returned an error or panicked, or no thread
+    /// could be started to call it. The next attempt calls it again.
+    #[error("could not obtain the password: {}", Escaped(.reason))]
+    Password {
+        /// The error of the function, with its sources.
+        reason: Box<str>,
+    },
+    /// The SQL of [`Config::after_connect`](crate::Config::after_connect) failed, so the connection was not opened.
+    #[error("the SQL of after_connect failed: {0}")]
+    AfterConnect(Arc<Error>),
+    /// The SQL of [`Config::after_connect`](crate::Config::after_connect) left a transaction open, so the connection was
+    /// not opened.
+    #[error(
+        "the SQL of after_connect left a transaction open, in which the server delivers no notifications: end it with \
+         COMMIT or ROLLBACK"
+    )]
+    LeftInTransaction,
     /// The server does not satisfy `target_session_attrs`.
     #[error("{found}, which does not satisfy target_session_attrs={wanted}")]
     Target {
@@ -251,7 +270,10 @@ impl Error {
 
     /// Returns `true` if a timeout was exceeded.
     pub fn is_timeout(&self) -> bool {
-        matches!(self.root(), Error::Timeout { .. })
+        match self.root() {
+            Error::AfterConnect(e) => e.is_timeout(),
+            root => matches!(root, Error::Timeout { .. }),
+        }
     }
 
     /// Returns `true` if authentication failed: a wrong password, an unknown role, or a method that is not allowed.
@@ -274,6 +296,8 @@ impl Error {
     /// | error | transient |
     /// |---|---|
     /// | server unreachable, connection lost, timeout, nothing delivered | yes |
+    /// | no password from the function of `password_with` | yes |
+    /// | SQL of `after_connect` failed | as its cause |
     /// | `target_session_attrs` not satisfied, which changes with a failover | yes |
     /// | too many requests | yes |
     /// | SQLSTATE class 08 (connection), 40 (rollback), 53 (resources), 57 (operator intervention), 58 (system) | yes |
@@ -286,6 +310,8 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Io { .. } | Error::Resolve { .. } | Error::Timeout { .. } | Error::Disconnected => true,
+            Error::Password { .. } => true,
+            Error::AfterConnect(e) => e.is_transient(),
             // A standby may be promoted, and a primary come back as a standby.
             Error::Target { .. } => true,
             Error::NotDelivering { .. } | Error::HeldBack { .. } | Error::Unregistered => true,
@@ -307,6 +333,7 @@ impl Error {
     pub fn server(&self) -> Option<&ServerError> {
         match self.root() {
             Error::Server(e) => Some(e),
+            Error::AfterConnect(e) => e.server(),
             _ => None,
         }
     }
@@ -463,89 +490,6 @@ impl fmt::Display for ConnectError {
     }
 }
 
-/// The fields of an ErrorResponse or a NoticeResponse.
-///
-/// <https://www.postgresql.org/docs/current/protocol-error-fields.html>
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[doc(alias = "PgError")]
-#[doc(alias = "DbError")]
-#[doc(alias = "Diagnostic")]
-#[doc(alias = "PQresultErrorField")]
-pub struct ServerError {
-    pub(crate) severity: String,
-    pub(crate) code: String,
-    pub(crate) message: String,
-    pub(crate) detail: Option<String>,
-    pub(crate) hint: Option<String>,
-    /// `true` if the connection ended before the server sent anything else.
-    pub(crate) was_last: bool,
-}
-
-impl ServerError {
-    /// Returns the size of the texts in bytes.
-    #[cfg(any(test, fuzzing))]
-    pub(crate) fn held_bytes(&self) -> usize {
-        let optional = [&self.detail, &self.hint].into_iter().flatten().map(String::len);
-        self.severity.len() + self.code.len() + self.message.len() + optional.sum::<usize>()
-    }
-
-    /// Returns the severity, which is never translated: `ERROR`, `FATAL` or `PANIC`, and for a notice `WARNING`, `NOTICE`,
-    /// `DEBUG`, `INFO` or `LOG`.
-    pub fn severity(&self) -> &str {
-        &self.severity
-    }
-
-    /// Returns the SQLSTATE, such as `42501`. The string is empty if the server sent none, for example because it could
-    /// not start a process.
-    #[doc(alias = "sqlstate")]
-    #[doc(alias = "pgcode")]
-    pub fn code(&self) -> &str {
-        &self.code
-    }
-
-    /// Returns the message in the server's language. It is not escaped and may contain control characters.
-    #[doc(alias = "message_primary")]
-    pub fn message(&self) -> &str {
-        &self.message
-    }
-
-    /// Returns the detail, if the server sent one. It is not escaped.
-    pub fn detail(&self) -> Option<&str> {
-        self.detail.as_deref()
-    }
-
-    /// Returns the hint, if the server sent one. It is not escaped. If a standby rejects LISTEN without a hint, this crate
-    /// adds one.
-    pub fn hint(&self) -> Option<&str> {
-        self.hint.as_deref()
-    }
-
-    /// Returns `true` if the session ended with this error, either because of its severity or because the connection was
-    /// lost before the server sent anything else.
-    pub fn is_fatal(&self) -> bool {
-        self.was_last || matches!(self.severity.as_str(), "FATAL" | "PANIC")
-    }
-}
-
-/// Formats the error as one line, with control characters [`Escaped`].
-impl fmt::Display for ServerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { severity, code, message, detail, hint, was_last } = self;
-        let space = if code.is_empty() { "" } else { " " };
-        write!(f, "{}{space}{}: {}", Escaped(severity), Escaped(code), Escaped(message))?;
-        if let Some(detail) = detail {
-            write!(f, "; {}", Escaped(detail))?;
-        }
-        if let Some(hint) = hint {
-            write!(f, "; hint: {}", Escaped(hint))?;
-        }
-        if *was_last {
-            f.write_str("; the connection ended with this error")?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -580,6 +524,8 @@ mod tests {
             Error::Auth(HOSTILE.into()),
             Error::io("reading", io::Error::other(HOSTILE)),
             Error::Resolve { reason: HOSTILE.into() },
+            Error::Password { reason: HOSTILE.into() },
+            Error::AfterConnect(Arc::new(Error::Changes(HOSTILE.into()))),
             Error::AnswerTooLong(HOSTILE.into()),
             Error::Changes(HOSTILE.into()),
             Error::UnknownChannel { channel: HOSTILE.into() },

@@ -6,6 +6,7 @@
 mod no_tls;
 mod offload;
 mod passfile;
+mod password;
 mod reactor;
 mod resolve;
 mod stream;
@@ -17,6 +18,7 @@ mod transport;
 use no_tls as tls;
 pub(crate) use offload::OffloadJob;
 pub(crate) use passfile::read_passfile;
+pub(crate) use password::request_password;
 pub(crate) use reactor::{PollWaker, Reactor, Ready};
 pub(crate) use resolve::NameResolution;
 pub(crate) use stream::{Keepalive, Stream};

@@ -2,7 +2,7 @@
 //! network file system.
 //!
 //! ```text
-//!   ask ──▶ queue of requests ──▶ at most 16 threads, while there are requests ──▶ all callers with that request
+//!   ask ──▶ queue of requests ──▶ a few threads, while there are requests ──▶ all callers with that request
 //! ```
 //!
 //! Equal requests share one answer, which is dropped once it was delivered. A request that hangs occupies one thread,
@@ -14,8 +14,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::net::reactor::PollWaker;
 
-/// The largest number of threads of a queue.
+/// The largest number of threads of most queues.
 pub(super) const THREADS_MAX: usize = 16;
+
+/// The largest number of threads of a queue.
+pub(super) struct ThreadLimit<Q> {
+    pub(super) all: usize,
+    /// The largest number of threads for the requests of one group.
+    pub(super) group: usize,
+    /// Returns `true` if two requests belong to one group.
+    pub(super) is_group: fn(&Q, &Q) -> bool,
+}
+
+impl<Q> ThreadLimit<Q> {
+    /// Allows [`THREADS_MAX`] threads, for whatever requests.
+    pub(super) const fn any() -> Self {
+        Self { all: THREADS_MAX, group: THREADS_MAX, is_group: |_, _| false }
+    }
+}
 
 /// A request in progress. Dropping the last job of a request cancels it, unless a thread has begun it.
 pub(crate) struct OffloadJob<T>(Arc<OffloadAnswer<T>>);
@@ -30,6 +46,7 @@ pub(super) struct OffloadQueue<Q, T> {
     inner: Mutex<OffloadState<Q, T>>,
     /// The name of the threads.
     name: &'static str,
+    limit: ThreadLimit<Q>,
     work: fn(&Q) -> T,
     /// Creates the answer if no thread can be started.
     without_thread: fn(&io::Error) -> T,
@@ -62,8 +79,13 @@ impl<T> fmt::Debug for OffloadJob<T> {
 }
 
 impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
-    pub(super) const fn new(name: &'static str, work: fn(&Q) -> T, without_thread: fn(&io::Error) -> T) -> Self {
-        Self { inner: Mutex::new(OffloadState { requests: Vec::new(), threads: 0 }), name, work, without_thread }
+    pub(super) const fn new(
+        name: &'static str,
+        limit: ThreadLimit<Q>,
+        work: fn(&Q) -> T,
+        without_thread: fn(&io::Error) -> T,
+    ) -> Self {
+        Self { inner: Mutex::new(OffloadState { requests: Vec::new(), threads: 0 }), name, limit, work, without_thread }
     }
 
     /// Queues a request. The waker, if there is one, is called when the answer is ready.
@@ -76,8 +98,11 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
             known.jobs.push(waiting);
             return job;
         }
+        inner.remove_unwanted();
+        let in_group = inner.requests.iter().filter(|known| (self.limit.is_group)(&known.request, &request)).count();
         inner.requests.push(OffloadRequest { request, jobs: vec![waiting], is_begun: false });
-        if inner.threads >= THREADS_MAX {
+        // The threads of the group take this request after theirs.
+        if inner.threads >= self.limit.all || in_group >= self.limit.group {
             return job;
         }
         match std::thread::Builder::new().name(self.name.into()).spawn(|| self.serve()) {
@@ -105,14 +130,26 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
     /// Returns the next request whose answer is still wanted. If there is none, the thread ends.
     fn next(&self) -> Option<Q> {
         let mut inner = lock(&self.inner);
-        inner.requests.retain(|known| known.is_begun || known.jobs.iter().any(|job| job.strong_count() > 0));
-        let next = inner.requests.iter_mut().find(|known| !known.is_begun);
+        inner.remove_unwanted();
+        let may_begin = |request: &Q| {
+            let begun = inner.requests.iter().filter(|known| known.is_begun);
+            begun.filter(|known| (self.limit.is_group)(&known.request, request)).count() < self.limit.group
+        };
+        let next = inner.requests.iter().position(|known| !known.is_begun && may_begin(&known.request));
+        let next = next.and_then(|next| inner.requests.get_mut(next));
         let request = next.map(|next| {
             next.is_begun = true;
             next.request.clone()
         });
         inner.threads -= usize::from(request.is_none());
         request
+    }
+}
+
+impl<Q, T> OffloadState<Q, T> {
+    /// Removes the requests that no thread has begun, and whose answer is not wanted any more.
+    fn remove_unwanted(&mut self) {
+        self.requests.retain(|known| known.is_begun || known.jobs.iter().any(|job| job.strong_count() > 0));
     }
 }
 
@@ -163,7 +200,8 @@ mod tests {
             }
             AT_WORK.fetch_sub(1, SeqCst);
         };
-        let line: &'static OffloadQueue<usize, ()> = Box::leak(Box::new(OffloadQueue::new("test", work, |_| ())));
+        let line: &'static OffloadQueue<usize, ()> =
+            Box::leak(Box::new(OffloadQueue::new("test", ThreadLimit::any(), work, |_| ())));
         let jobs: Vec<_> = (0..1000).map(|i| line.ask(i, None)).collect();
         assert!(jobs.iter().all(|job| job.poll().is_none()));
         GO.store(1, SeqCst);
@@ -181,6 +219,7 @@ mod tests {
         static GO: AtomicUsize = AtomicUsize::new(0);
         static QUEUE: OffloadQueue<String, bool> = OffloadQueue::new(
             "test",
+            ThreadLimit::any(),
             |request| {
                 while GO.load(SeqCst) == 0 {
                     yield_now();
@@ -205,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_request_that_hangs_takes_one_thread_however_often_it_is_made() {
-        static QUEUE: OffloadQueue<u8, ()> = OffloadQueue::new("test", |_| loop_for_ever(), |_| ());
+        static QUEUE: OffloadQueue<u8, ()> = OffloadQueue::new("test", ThreadLimit::any(), |_| loop_for_ever(), |_| ());
         fn loop_for_ever() {
             loop {
                 std::thread::park();
@@ -215,5 +254,32 @@ mod tests {
             assert!(QUEUE.ask(7, None).poll().is_none());
         }
         assert_eq!(QUEUE.load(), (1, 1));
+    }
+
+    #[test]
+    fn c17_a_group_leaves_threads_to_the_others_and_waits_without_new_ones() {
+        static GO: AtomicUsize = AtomicUsize::new(0);
+        static QUEUE: OffloadQueue<(char, u32), u32> = OffloadQueue::new(
+            "test",
+            ThreadLimit { all: 4, group: 3, is_group: |one, other| one.0 == other.0 },
+            |request| {
+                while request.0 == 'a' && GO.load(SeqCst) == 0 {
+                    yield_now();
+                }
+                request.1
+            },
+            |_| 0,
+        );
+        let hanging: Vec<_> = (0..100).map(|n| QUEUE.ask(('a', n), None)).collect();
+        assert_eq!(QUEUE.load(), (3, 100));
+        let others: Vec<_> = (0..100).map(|n| QUEUE.ask(('b', n), None)).collect();
+        assert!(QUEUE.load().0 <= 4);
+        await_all(&others);
+        let begun = || lock(&QUEUE.inner).requests.iter().filter(|known| known.is_begun).count();
+        assert_eq!(begun(), 3, "one thread was left for the others");
+        GO.store(1, SeqCst);
+        await_all(&hanging);
+        let answers: Vec<_> = hanging.iter().filter_map(OffloadJob::poll).collect();
+        assert_eq!(answers, (0..100).collect::<Vec<_>>(), "each request has its own answer");
     }
 }

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use crate::config::Passfile;
-use crate::net::offload::{OffloadJob, OffloadQueue};
+use crate::net::offload::{OffloadJob, OffloadQueue, ThreadLimit};
 use crate::net::reactor::PollWaker;
 
 static QUEUE: OffloadQueue<PathBuf, Passfile> = OffloadQueue::new(
     "notifyman-file",
+    ThreadLimit::any(),
     |path| Passfile::read(path),
     |error| Passfile::Unused(format!("could not start a thread to read it: {error}")),
 );

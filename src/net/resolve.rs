@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use crate::net::offload::{OffloadJob, OffloadQueue};
+use crate::net::offload::{OffloadJob, OffloadQueue, ThreadLimit};
 use crate::net::reactor::PollWaker;
 
 /// The addresses, or the error of the system's resolver.
@@ -10,6 +10,7 @@ type Resolved = Result<Vec<SocketAddr>, String>;
 
 static QUEUE: OffloadQueue<String, Resolved> = OffloadQueue::new(
     "notifyman-resolve",
+    ThreadLimit::any(),
     |name| (name.as_str(), 0).to_socket_addrs().map(Iterator::collect).map_err(|error| error.to_string()),
     |error| Err(format!("could not start a thread: {error}")),
 );

@@ -1,4 +1,4 @@
-//! Tests of the rules C01 to C16 for one connection. Each name begins with the rule that the test proves.
+//! Tests of the rules C01 to C18 for one connection. Each name begins with the rule that the test proves.
 
 mod arriving;
 mod connecting;
@@ -13,7 +13,9 @@ mod login;
 mod many;
 mod names;
 mod notifying;
+mod passwords;
 mod predecessor;
+mod preparing;
 mod refusals;
 mod timeouts;
 mod transactions;

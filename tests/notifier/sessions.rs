@@ -90,3 +90,21 @@ fn n12_a_database_that_cannot_be_opened_has_no_effect_on_others() {
     session().notify(&channel, "fine").unwrap();
     assert_eq!(records.next(), "fine");
 }
+
+#[test]
+fn c18_the_session_of_a_notifier_executes_the_sql_of_its_configuration() {
+    let name = format!("prepared {}", std::process::id());
+    let n: Notifier<u32> = Notifier::new(config().after_connect(format!("SET application_name = '{name}'"))).unwrap();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
+    n.subscribe(1, &channel, recorder.payloads()).unwrap();
+    let mut db = session();
+    let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
+    assert_eq!(ask(&mut db, &sessions), "1");
+    // Another text is another session.
+    let there = n.at(config().after_connect("SET application_name = 'another'")).unwrap();
+    there.subscribe(2, &channel, |_| ()).unwrap();
+    assert_eq!(n.stats().sessions, 2);
+    db.notify(&channel, "1").unwrap();
+    assert_eq!(records.next(), "1");
+}

@@ -41,6 +41,16 @@ fn finding(error: &Error) -> Finding {
              not allowed.",
             "Set a password, or allow the method in `require_auth` and `channel_binding`.",
         ),
+        Error::Password { .. } => (
+            Login,
+            "The function of `password_with` returned no password.",
+            "Correct what its error names; it is called again for each attempt.",
+        ),
+        Error::AfterConnect(_) | Error::LeftInTransaction => (
+            Settings,
+            "The SQL of `after_connect` cannot be executed.",
+            "Correct the SQL, or grant the privileges that it needs.",
+        ),
         Error::Config(wrong) if wrong.to_string().contains("feature `tls`") => (
             Tls,
             "The settings require TLS, which is not built into this program.",

@@ -19,7 +19,7 @@ use super::identity::{Identity, RequestRecorder};
 use super::verify::{Trust, Verifier};
 use crate::config::{Config, SslCertMode, SslMode, SslNegotiation, TlsSettings, TlsVersion};
 use crate::error::{TlsError, TlsErrorKind};
-use crate::net::offload::{OffloadJob, OffloadQueue};
+use crate::net::offload::{OffloadJob, OffloadQueue, ThreadLimit};
 use crate::net::reactor::PollWaker;
 
 /// The protocol name of PostgreSQL for direct TLS.
@@ -118,6 +118,7 @@ fn server_name(host: Option<&str>, ip: Option<IpAddr>, must_match: bool) -> Resu
 
 static FILES: OffloadQueue<(SslMode, TlsSettings), Result<Arc<ClientConfig>, TlsError>> = OffloadQueue::new(
     "notifyman-file",
+    ThreadLimit::any(),
     |(mode, settings)| shared(*mode, settings),
     |error| Err(files::fault(format!("could not start a thread to read the files for TLS: {error}"))),
 );

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::network::{Arrival, LinkEnd, Network};
-use super::server::{CANARY, Effect, Message};
+use super::server::{AFTER_CONNECT, CANARY, Effect, Message};
 use super::tickets::marked;
 use crate::proto::script;
 
@@ -77,6 +77,9 @@ impl Network {
             }
             Message::Terminate => self.end(id, LinkEnd::Eof),
             Message::Query(query) => {
+                if query == AFTER_CONNECT {
+                    self.counts.add("prepared");
+                }
                 let executed = link.backend.execute(&query, chance < 4);
                 link.backend.is_busy = true;
                 link.backend.statement += 1;

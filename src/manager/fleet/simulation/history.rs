@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::ledger::{ChannelEdit, Checked, IdleLedger, Record, Standing};
 use super::network::{Network, with_network};
-use super::server::CANARY;
+use super::server::{AFTER_CONNECT, CANARY};
 use super::stream::{SimConnection, SimPoll, SimStream};
 use super::tickets::{OpenTicket, mark};
 use crate::config::{Config, SslMode};
@@ -60,8 +60,10 @@ pub(super) struct History {
     pub(super) has_poll_failed: bool,
 }
 
+/// The configuration for a port. Every second session executes SQL after the login.
 pub(super) fn config(port: u16) -> Config {
-    Config::new()
+    let config = if port.is_multiple_of(2) { Config::new().after_connect(AFTER_CONNECT) } else { Config::new() };
+    config
         .host("127.0.0.1")
         .port(port)
         .user("app")

@@ -34,7 +34,7 @@ const REGRESSIONS: [u64; 7] = [3719, 5124, 5581, 7812, 8201, 8529, 9418];
 const THREADS: usize = 2;
 
 /// Things that must happen in at least one of forty histories.
-const OFTEN: [&str; 36] = [
+const OFTEN: [&str; 37] = [
     "CancelRequest",
     "batch",
     "blocking call",
@@ -61,6 +61,7 @@ const OFTEN: [&str; 36] = [
     "lost",
     "opened",
     "poll failed",
+    "prepared",
     "removed",
     "restored",
     "revived",

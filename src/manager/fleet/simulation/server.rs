@@ -8,6 +8,9 @@ use crate::proto::script;
 /// The channel of the canary.
 pub(super) const CANARY: &str = "canary";
 
+/// The SQL that some sessions execute after the login.
+pub(super) const AFTER_CONNECT: &str = "SELECT after_connect; SELECT 2";
+
 /// The server's side of one session.
 #[derive(Debug, Default)]
 pub(super) struct Backend {
