@@ -103,3 +103,27 @@ pub(super) fn place<'c>(
     let found = places.iter().position(is_there)?;
     Some(Cow::Owned(places.swap_remove(found)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c17_the_function_is_called_once_the_server_has_accepted_the_connection() {
+        let config = Config::new().host("db1").user("app").password_with(|request| Ok(request.host().to_owned()));
+        let place = config.endpoints().unwrap().remove(0);
+        let mut password = PasswordLookup::begin(&config, None);
+        assert!(matches!(password, PasswordLookup::ToRequest));
+        while !password.advance(&config, Some(&place), None) {
+            assert!(matches!(password, PasswordLookup::Requested(_)));
+            std::thread::yield_now();
+        }
+        let (with_password, note) = password.apply(&config, Some(&place)).unwrap();
+        assert_eq!(with_password.get_password(), Some("db1"));
+        assert!(note.is_some() && config.get_password().is_none());
+        // Without an address there is nothing to request.
+        let mut password = PasswordLookup::begin(&config, None);
+        assert!(password.advance(&config, None, None));
+        assert!(matches!(password.apply(&config, None), Err(Error::Password { .. })));
+    }
+}
