@@ -358,3 +358,20 @@ fn a_timer_of_a_task_has_the_place_of_its_owner_and_a_shared_schedule_has_none()
     }
     drop(peer);
 }
+
+#[test]
+fn m20_events_have_the_label_of_the_connection() {
+    let peer = Peer::play(login_with_password().into_iter().chain(listen()).chain([Step::close()]).collect());
+    let subscriber = LineSubscriber::up_to(Level::TRACE);
+    with_default(subscriber.clone(), || {
+        let mut nm = NotificationManager::new([]);
+        nm.dial_as("berlin", Config::without_env(&url(&peer)).unwrap(), ["news"]).unwrap();
+        while nm.next_event().is_some() {}
+    });
+    let lines = subscriber.lines(&peer);
+    let of_connection = lines.iter().filter(|line| line.contains("connection=1"));
+    assert!(of_connection.clone().count() > 10, "{lines:#?}");
+    for line in of_connection {
+        assert!(line.contains(" connection=1 label=\"berlin\" host=\"ADDR\" database=\"shop\""), "{line}");
+    }
+}

@@ -25,6 +25,8 @@ Connection settings:
   postgres://user@host:port/database, or
   \"host=db1 dbname=shop connect_timeout=5\". Missing settings are taken from
   PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE and the other PG* variables.
+  A label before a URL names the database in messages and lines:
+  berlin=postgres://db1/shop. It has up to 63 letters, digits, `_`, `-` and `.`.
   Other users of a machine can see command lines, so give a password in
   PGPASSWORD or in a password file. No output contains a password.
 
@@ -44,13 +46,14 @@ Exit codes:
 
 const LISTEN: &str = "\
 On a terminal, or with --text, each notification is a line of text: the time of
-arrival in UTC, the number of the --url, the channel, and the payload, in which
-control characters are escaped. In a pipe or a file, or with --json, it is a
+arrival in UTC, the label or number of the --url, the channel, and the payload,
+in which control characters are escaped. In a pipe or a file, or with --json, it is a
 line of JSON:
   {\"connection\":1,\"channel\":\"prices\",\"payload\":\"42\",\"pid\":4711,
    \"time\":\"2026-01-31T12:00:00.000001Z\"}
 
   connection   number of the --url, counted from 1
+  label        label of the --url, if it has one
   pid          process ID of the notifying session's backend
   time         time of arrival, in UTC
   payload_hex  only if the payload is not valid UTF-8: all its bytes in
@@ -60,6 +63,7 @@ line of JSON:
 Examples:
   notifyman listen prices stock
   notifyman listen -u postgres://db1/shop -u postgres://db2/shop prices
+  notifyman listen -u berlin=postgres://db1/shop -u oslo=postgres://db2/shop x
   notifyman listen --count 1 --timeout 1m deployed && ./restart
   notifyman listen prices | jq -r .payload
   notifyman listen prices --exec ./flush --jobs 4
@@ -88,6 +92,7 @@ With --exec, /bin/sh runs the command for each notification:
   NOTIFYMAN_CHANNEL      channel
   NOTIFYMAN_PID          pid, as above
   NOTIFYMAN_CONNECTION   connection, as above
+  NOTIFYMAN_LABEL        label, if there is one
 The command's output is passed on in whole lines. A failing command is reported
 on standard error, and the next one runs. Commands run one at a time, in order,
 or concurrently with --jobs. Meanwhile up to 10,000 notifications are queued

@@ -2,11 +2,14 @@
 
 use notifyman::{Config, Connection, Error};
 
+use super::label;
 use super::outcome::Failure;
 
-/// Returns the settings of a connection string, with the `PG*` environment variables as defaults, as in `psql`.
+/// Returns the settings of a connection string, which may have a label, with the `PG*` environment variables as defaults, as
+/// in `psql`.
 pub(crate) fn config(url: Option<&str>) -> Result<Config, Error> {
-    let config = url.map_or_else(Config::from_env, str::parse)?;
+    let (label, url) = url.map(label::split).map_or((None, None), |(label, url)| (label, Some(url)));
+    let config = url.map_or_else(Config::from_env, str::parse)?.label(label.unwrap_or_default());
     Ok(match config.get_application_name() {
         None => config.application_name("notifyman"),
         Some(_) => config,

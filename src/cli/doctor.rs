@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::args::DoctorArgs;
 use super::connect::config;
+use super::label;
 use super::outcome::{Exit, Failure};
 use super::output::{Style, columns, json_line, print};
 
@@ -20,7 +21,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
         let diagnosis = match (config(url), url) {
             (Ok(config), _) => Diagnosis::of(config),
             // An invalid URL has a diagnosis, too, and the others are still examined.
-            (Err(_), Some(url)) => Diagnosis::of(url),
+            (Err(_), Some(url)) => Diagnosis::of(label::split(url).1),
             (Err(error), None) => return Err(error.into()),
         };
         worst = worst.max(diagnosis.worst());

@@ -15,6 +15,7 @@ mod connect;
 mod demo;
 mod doctor;
 mod duration;
+mod label;
 mod listen;
 mod man;
 mod notify;

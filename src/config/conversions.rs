@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::values::ConfigValues;
 use super::{Config, environment, sources};
-use crate::error::Error;
+use crate::error::{Error, Escaped};
 
 impl From<ConfigValues> for Config {
     fn from(settings: ConfigValues) -> Self {
@@ -64,13 +64,15 @@ impl From<Infallible> for Error {
     }
 }
 
-/// Formats addresses, role and database on one line, such as `db1:5432,db2:5432 as "app", database "shop"`.
+/// Formats addresses, role and database on one line, such as `db1:5432,db2:5432 as "app", database "shop"`; with a
+/// [label](Config::label), `berlin at db1:5432 ..`.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.endpoints() {
             Ok(endpoints) => {
                 let places: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
-                write!(f, "{}{}", places.join(","), self.role_and_database())
+                let label = self.label_at();
+                write!(f, "{}{}{}", Escaped(&label), places.join(","), self.role_and_database())
             }
             Err(error) => write!(f, "unusable settings ({error})"),
         }

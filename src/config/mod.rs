@@ -58,6 +58,9 @@ pub use session_attrs::{LoadBalanceHosts, TargetSessionAttrs};
 pub(crate) use tls::TlsSettings;
 pub use tls::{SslCertMode, SslNegotiation, TlsVersion};
 
+/// The longest label, in bytes.
+const LABEL_MAX: usize = 63;
+
 /// The configuration of a connection: addresses, credentials, timeouts and TLS.
 ///
 /// A configuration can be parsed from a connection string, which has the same meaning as for `psql`. Settings in the
@@ -306,6 +309,35 @@ impl Config {
     #[must_use]
     pub fn application_name(self, name: impl Into<String>) -> Self {
         self.set(|s| s.application_name = given(name))
+    }
+
+    /// Sets the label of connections with this configuration, by which messages name them: any text. Default: none.
+    ///
+    /// It appears in the [ids](crate::ConnId) of a manager, and thus in its events; in `Display` and in errors of connecting,
+    /// with the address and the database; and as the field `label` of the events of the feature `tracing`. The server does
+    /// not receive it. Control characters are escaped where the label is shown. It is no keyword of connection strings.
+    ///
+    /// ```
+    /// use notifyman::Config;
+    ///
+    /// let config = Config::without_env("postgres://app@db1/shop")?.label("berlin");
+    /// assert_eq!(config.to_string(), r#"berlin at db1:5432 as "app", database "shop""#);
+    /// assert_eq!(config.get_label(), Some("berlin"));
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Limits
+    ///
+    /// A label is truncated to 63 bytes. Connections with different labels do not share the memory of their configurations:
+    /// about a kilobyte for each label. Targets of a [`Notifier`](crate::Notifier) share a session also if their labels differ;
+    /// the session has the first one.
+    #[must_use]
+    #[doc(alias("name", "tag"))]
+    pub fn label(self, label: impl Into<String>) -> Self {
+        let mut label = label.into();
+        let is_end = |at: &usize| label.is_char_boundary(*at);
+        label.truncate((0..=LABEL_MAX.min(label.len())).rfind(is_end).unwrap_or_default());
+        self.set(|s| s.label = given(label).map(String::into_boxed_str))
     }
 
     /// Sets options for the session in the format of the server's command line, such as `-c statement_timeout=5s`.
@@ -697,6 +729,11 @@ impl Config {
         self.inner.application_name.as_deref()
     }
 
+    /// Returns the label.
+    pub fn get_label(&self) -> Option<&str> {
+        self.inner.label.as_deref()
+    }
+
     /// Returns the options for the session, in the format of the server's command line.
     pub fn get_options(&self) -> Option<&str> {
         self.inner.options.as_deref()
@@ -874,6 +911,11 @@ impl Config {
         Ok(self.inner.effective_dbname()?)
     }
 
+    /// Formats the label, to precede an address in an error text: `berlin at `.
+    pub(crate) fn label_at(&self) -> String {
+        self.get_label().map(|label| format!("{label} at ")).unwrap_or_default()
+    }
+
     /// Formats role and database, to follow an address in an error text: ` as "app", database "shop"`.
     pub(crate) fn role_and_database(&self) -> String {
         let role = self.effective_user().map(|user| format!(" as {user:?}"));
@@ -909,7 +951,7 @@ impl Config {
     }
 
     /// Returns `true` if a session of one configuration can be used for the other: all settings with an effect are
-    /// equal, including secrets, except the application name.
+    /// equal, including secrets, except the label and the application name.
     pub(crate) fn shares_session_with(&self, other: &Self) -> bool {
         startup::share_session(&self.inner, &other.inner)
     }

@@ -40,7 +40,7 @@ pub(super) fn parameters(values: &ConfigValues) -> Result<Vec<(&'static str, Cow
 }
 
 /// Returns `true` if a session of one configuration can be used for the other: all settings with an effect are equal,
-/// including secrets, except the application name.
+/// including secrets, except the label and the application name.
 pub(super) fn share_session(one: &ConfigValues, other: &ConfigValues) -> bool {
     // A configuration without a valid value is rejected when it is used.
     match (effective(one), effective(other)) {
@@ -58,6 +58,7 @@ fn effective(values: &ConfigValues) -> Result<(Vec<Endpoint>, ConfigValues), Con
         ports: Vec::new(),
         user: Some(values.effective_user()?.into()),
         dbname: Some(values.effective_dbname()?.into()),
+        label: None,
         application_name: None,
         fallback_application_name: None,
         ..values.clone()
@@ -81,7 +82,7 @@ mod tests {
         let config = |text| Config::without_env(text).unwrap();
         let base = config("host=db user=app dbname=shop password=a");
         let same = config("host=db port=5432 user=app dbname=shop password=a application_name=other");
-        assert!(base.shares_session_with(&same));
+        assert!(base.shares_session_with(&same) && base.shares_session_with(&same.label("berlin")));
         for other in [
             "host=db user=app dbname=shop password=b",
             "host=db user=app dbname=shop",

@@ -37,6 +37,7 @@ pub(super) struct ConfigValues {
     pub(super) password_provider: Option<PasswordProvider>,
     pub(super) passfile: Option<PathBuf>,
     pub(super) dbname: Option<String>,
+    pub(super) label: Option<Box<str>>,
     pub(super) application_name: Option<String>,
     pub(super) fallback_application_name: Option<String>,
     pub(super) options: Option<String>,

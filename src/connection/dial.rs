@@ -480,7 +480,7 @@ impl<S: Transport> Dial<S> {
     fn error(&mut self) -> Error {
         let mut earlier = std::mem::take(&mut self.failed);
         let (place, cause) = earlier.pop().unwrap_or_else(|| (String::new(), Error::Disconnected));
-        let target = place + &self.config.role_and_database();
+        let target = self.config.label_at() + &place + &self.config.role_and_database();
         let note = self.password_note.take().filter(|_| cause.is_auth());
         Error::Connect(Arc::new(ConnectError { target, cause, earlier, note }))
     }

@@ -288,6 +288,11 @@ impl<S: Transport> Link<S> {
         &self.config
     }
 
+    /// Sets the label of the connection, also for the sessions that succeed this one.
+    pub(crate) fn set_label(&mut self, label: String) {
+        self.config = self.config.clone().label(label);
+    }
+
     /// Returns `true` if the stream must be watched for room to write.
     pub(crate) fn wants_write(&self) -> bool {
         !self.is_closed() && !self.session.poll_transmit().is_empty()

@@ -43,6 +43,8 @@ pub(super) struct MessageLog {
     #[cfg(feature = "tracing")]
     pub(super) label: TraceLabel,
     #[cfg(feature = "tracing")]
+    label_text: Option<String>,
+    #[cfg(feature = "tracing")]
     host: String,
     #[cfg(feature = "tracing")]
     database: String,
@@ -53,7 +55,12 @@ impl MessageLog {
         #[cfg(not(feature = "tracing"))]
         return Self {};
         #[cfg(feature = "tracing")]
-        Self { label, host: host_of(config), database: database_of(config) }
+        Self {
+            label,
+            label_text: config.get_label().map(str::to_owned),
+            host: host_of(config),
+            database: database_of(config),
+        }
     }
 
     /// Writes a message that was sent or received before a session, or on a stream of its own.
@@ -64,10 +71,11 @@ impl MessageLog {
 
     #[cfg(feature = "tracing")]
     fn write(&self, TracedMessage { direction, name, length, content }: TracedMessage<'_>) {
-        let Self { label, host, database } = self;
+        let Self { label, label_text, host, database } = self;
         tracing::trace!(
             target: "notifyman",
             connection = label.connection.map(tracing::field::display),
+            label = label_text.as_deref(),
             host,
             database,
             direction = if direction == Direction::Frontend { "F" } else { "B" },

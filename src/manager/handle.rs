@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::connection::Connection;
+use crate::connection::{Connection, Linked as _};
 use crate::error::Error;
 use crate::manager::command::{Command, ControlMessage, RequestTicket, checked_dial};
 use crate::manager::conn_id::ConnId;
@@ -186,6 +186,16 @@ impl Handle {
         self.send(|resolver| ControlMessage::Insert(Box::new(connection), resolver))
     }
 
+    /// Inserts a connection with a label: see [`NotificationManager::insert_as`](crate::NotificationManager::insert_as).
+    pub fn insert_as(
+        &self,
+        label: impl Into<String>,
+        mut connection: Connection,
+    ) -> Ticket<Result<ConnId, Connection>> {
+        connection.link_mut().set_label(label.into());
+        self.insert(connection)
+    }
+
     /// Opens a connection in the loop, without blocking it, and listens to these channels, as
     /// [`NotificationManager::dial`](crate::NotificationManager::dial) does.
     ///
@@ -226,6 +236,24 @@ impl Handle {
                 self.send(|resolver| ControlMessage::Dial(config, channels, Limits::ServerDecides, resolver))
             }
             Err(error) => Ticket::resolved(&self.shared.iterating, Err(error)),
+        }
+    }
+
+    /// Opens a connection with a label: see [`NotificationManager::dial_as`](crate::NotificationManager::dial_as).
+    ///
+    /// # Errors
+    ///
+    /// As [`dial`](Self::dial).
+    pub fn dial_as<C, I>(&self, label: impl Into<String>, config: C, channels: I) -> Ticket<ConnId>
+    where
+        C: TryInto<Config>,
+        C::Error: Into<Error>,
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        match config.try_into() {
+            Ok(config) => self.dial(config.label(label), channels),
+            Err(error) => Ticket::resolved(&self.shared.iterating, Err(error.into())),
         }
     }
 

@@ -16,6 +16,7 @@ mod event;
 mod event_loop;
 mod fleet;
 mod handle;
+mod label;
 mod stats;
 #[cfg(feature = "stream")]
 mod stream;
@@ -43,7 +44,7 @@ pub use self::stream::EventStream;
 use self::stream::STREAM_BYTES;
 use crate::clock;
 use crate::config::Config;
-use crate::connection::Connection;
+use crate::connection::{Connection, Linked as _};
 use crate::error::Error;
 use crate::notification::Batch;
 use crate::proto::sql;
@@ -416,6 +417,26 @@ impl NotificationManager {
         self.event_loop.with_fleet(|fleet, io| fleet.insert(connection, io))
     }
 
+    /// Adds a connection with a label, by which messages name it: as [`insert`](Self::insert), after
+    /// [`Config::label`].
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::{Connection, NotificationManager};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let url = database();
+    /// let mut nm = NotificationManager::new([]);
+    /// let id = nm.insert_as("berlin", Connection::connect(url)?);
+    /// assert_eq!(format!("{id} is added"), "berlin is added");
+    /// assert_eq!(nm.get(id).unwrap().config().get_label(), Some("berlin"));
+    /// # Ok(()) }
+    /// ```
+    pub fn insert_as(&mut self, label: impl Into<String>, mut connection: Connection) -> ConnId {
+        connection.link_mut().set_label(label.into());
+        self.insert(connection)
+    }
+
     /// Opens a connection inside the loop, which will listen to these channels, and returns its id immediately.
     ///
     /// Up to 256 connections are opened concurrently, without delaying those that are open: so a manager of a thousand
@@ -464,6 +485,28 @@ impl NotificationManager {
     {
         let (config, channels) = checked_dial(config, channels)?;
         Ok(self.event_loop.fleet.dial(config, Ok(channels), sql::Limits::ServerDecides, clock::now()))
+    }
+
+    /// Opens a connection with a label, by which messages name it: as [`dial`](Self::dial), after [`Config::label`].
+    ///
+    /// ```
+    /// let mut nm = notifyman::NotificationManager::new([]);
+    /// let id = nm.dial_as("berlin", "host=db1 user=app", ["prices"])?;
+    /// assert_eq!(id.to_string(), "berlin");
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`dial`](Self::dial).
+    pub fn dial_as<C, I>(&mut self, label: impl Into<String>, config: C, channels: I) -> Result<ConnId, Error>
+    where
+        C: TryInto<Config>,
+        C::Error: Into<Error>,
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        self.dial(config.try_into().map_err(Into::into)?.label(label), channels)
     }
 
     /// Removes a connection, also between two events, with its undelivered notifications.

@@ -8,6 +8,7 @@ mod fake;
 mod handle;
 mod idle;
 mod isolation;
+mod labels;
 mod limits;
 mod loops;
 mod losses;

@@ -275,3 +275,33 @@ fn the_version_is_that_of_the_crate() {
     let text = Command::new(PROGRAM).arg("--version").output().unwrap();
     assert_eq!(String::from_utf8_lossy(&text.stdout).trim(), concat!("notifyman ", env!("CARGO_PKG_VERSION")));
 }
+
+#[test]
+fn a_label_before_a_url_is_in_messages_lines_and_the_environment() {
+    let cluster = cluster();
+    let urls = [format!("berlin={}", cluster.url()), cluster.url()];
+    let mut program = command(PROGRAM);
+    program.args(["listen", "a", "-n2", "--url", &urls[0], "--url", &urls[1]]);
+    let listener = Running::spawn(&mut program);
+    let mut messages = [listener.err.next(), listener.err.next()];
+    messages.sort();
+    assert!(messages[0].contains("connection 1 ") && messages[0].contains("berlin at 127.0.0.1:"), "{messages:?}");
+    assert!(!messages[1].contains("berlin"), "{messages:?}");
+    connect(&cluster).notify("a", "1").unwrap();
+    let mut lines: Vec<Value> = listener.finish().ends_with(0).out.iter().map(|line| parsed(line)).collect();
+    lines.sort_by_key(|line| line["connection"].as_u64());
+    assert_eq!((&lines[0]["connection"], &lines[0]["label"]), (&1.into(), &"berlin".into()));
+    assert_eq!((&lines[1]["connection"], lines[1].get("label")), (&2.into(), None));
+
+    let mut program = command(PROGRAM);
+    program.args(["listen", "a", "-n1", "--exec", "echo $NOTIFYMAN_LABEL", "--url", &urls[0]]);
+    let listener = Running::spawn(&mut program);
+    listener.err.next();
+    connect(&cluster).notify("a", "1").unwrap();
+    assert_eq!(listener.finish().ends_with(0).out, ["berlin"]);
+
+    // A keyword is no label, and no message repeats the URL.
+    let finished = run(&["listen", "a", "--url", "dbname=postgres://app:s3cr3t@db/shop"]);
+    assert!(finished.ends_with(2).err().contains("dbname contains a whole URL"), "{finished:?}");
+    assert!(!finished.err().contains("s3cr3t"), "{finished:?}");
+}

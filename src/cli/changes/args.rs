@@ -88,6 +88,7 @@ Output, one line of JSON for each event:
   {\"kind\":\"change\",\"database\":1,\"time\":\"..\",\"number\":7,
    \"table_schema\":\"public\",\"table_name\":\"price\",\"session_user\":\"app\",
    \"method\":\"UPDATE\",\"old_data\":{..},\"new_data\":{..},\"query\":null}
+After the database's number follows its \"label\", if the URL has one.
 
   kind   change        rows; with --shape keys with \"keys\":[{..},..]
          schema        a table was created, altered or dropped

@@ -25,11 +25,16 @@ impl EventLine {
     /// Formats an event. For a change, `payload` is its text, which is passed on unchanged: with every digit, with the
     /// columns in their order, and with JSON that no parser accepts. Only characters that control a terminal are
     /// escaped.
-    pub(crate) fn of(database: usize, event: &ChangeEvent, payload: &str, position: Option<&Position>) -> Self {
+    pub(crate) fn of(
+        (database, label): (usize, Option<&str>),
+        event: &ChangeEvent,
+        payload: &str,
+        position: Option<&Position>,
+    ) -> Self {
         if matches!(event, ChangeEvent::Change(_) | ChangeEvent::Schema(_)) && has_reserved_field(payload) {
             let reason = "it contains a field that no trigger sends".to_owned();
             let unreadable = ChangeEvent::Unreadable { payload: payload.to_owned(), reason };
-            return Self::of(database, &unreadable, payload, position);
+            return Self::of((database, label), &unreadable, payload, position);
         }
         let table = match event {
             ChangeEvent::Change(change) => Some((change.table_schema.clone(), change.table_name.clone())),
@@ -56,8 +61,9 @@ impl EventLine {
             ChangeEvent::Warning(warning) => ("warning", json!({ "warning": warning }).to_string()),
             other => ("other", json!({ "event": format!("{other:?}") }).to_string()),
         };
-        let mut head = format!("{{\"kind\":\"{kind}\",\"database\":{database},\"time\":\"{}\"", clock::stamp());
-        // A position has no character that JSON escapes.
+        // Neither a label nor a position has a character that JSON escapes.
+        let label = label.map(|label| format!(",\"label\":\"{label}\"")).unwrap_or_default();
+        let mut head = format!("{{\"kind\":\"{kind}\",\"database\":{database}{label},\"time\":\"{}\"", clock::stamp());
         if let Some(position) = position {
             let _ = write!(head, ",\"position\":\"{position}\"");
         }
@@ -72,7 +78,7 @@ impl EventLine {
 }
 
 /// The fields that a line has in addition to those of a payload.
-const RESERVED: [&str; 4] = ["kind", "database", "time", "position"];
+const RESERVED: [&str; 5] = ["kind", "database", "label", "time", "position"];
 
 /// Returns `true` if a payload, which any role can send, names a field of the line itself.
 fn has_reserved_field(payload: &str) -> bool {

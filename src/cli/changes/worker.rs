@@ -24,6 +24,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) fn run(args: args::WorkerArgs) -> Result<Exit, Failure> {
     let configs = configs(&args.targets.urls())?;
     let places: Vec<_> = configs.iter().map(ToString::to_string).collect();
+    let labels = configs.iter().map(|config| config.get_label().map(str::to_owned)).collect();
     let mut worker = Worker::new(configs)
         .tables(args.tables.clone())
         .timeout(TICK)
@@ -53,12 +54,14 @@ pub(crate) fn run(args: args::WorkerArgs) -> Result<Exit, Failure> {
     }
     let line = StatusLine::new(args.quiet);
     let silent = (1..).zip(places).collect();
-    Consumer { args, signals, reader, line, silent, began: clock::now(), is_complete: true }.run(changes)
+    Consumer { args, labels, signals, reader, line, silent, began: clock::now(), is_complete: true }.run(changes)
 }
 
 /// The consumer of the changes: prints them, or runs the command.
 struct Consumer {
     args: args::WorkerArgs,
+    /// The labels of the databases.
+    labels: Vec<Option<String>>,
     signals: SignalWatcher,
     reader: Option<ReaderWatcher>,
     line: StatusLine,
@@ -79,7 +82,8 @@ impl Consumer {
                 self.silent.remove(&database);
                 self.report(database, &event);
                 let position = changes.log_position().filter(|_| self.args.positions);
-                let line = EventLine::of(database, &event, &changes.payload(), position);
+                let label = database.checked_sub(1).and_then(|index| self.labels.get(index)?.as_deref());
+                let line = EventLine::of((database, label), &event, &changes.payload(), position);
                 let end = match self.args.exec.clone() {
                     None => self.print(&line)?,
                     Some(command) => self.run_command(&command, &line, &mut changes),

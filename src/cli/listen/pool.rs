@@ -17,7 +17,7 @@ use notifyman::notifier::{Delivery, Missed, Reason};
 
 use crate::cli::args::ListenArgs;
 use crate::cli::output::print_message;
-use crate::cli::{clock, shell};
+use crate::cli::{clock, label, shell};
 
 /// The most bytes of a line that are passed on in one piece.
 const LINE_MAX: u64 = 64 * 1024;
@@ -25,6 +25,8 @@ const LINE_MAX: u64 = 64 * 1024;
 /// Runs the command for notifications, in threads.
 pub(super) struct CommandPool {
     command: String,
+    /// The labels of the connections.
+    labels: Vec<Option<String>>,
     limit: usize,
     state: Mutex<PoolState>,
     changed: Condvar,
@@ -61,7 +63,14 @@ impl PoolState {
 impl CommandPool {
     pub(super) fn new(command: &str, args: &ListenArgs) -> Self {
         let state = PoolState { missing: args.count, ..PoolState::default() };
-        Self { command: command.to_owned(), limit: args.jobs, state: Mutex::new(state), changed: Condvar::new() }
+        let labels = args.urls.iter().map(|url| label::split(url).0.map(str::to_owned)).collect();
+        Self {
+            command: command.to_owned(),
+            labels,
+            limit: args.jobs,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, PoolState> {
@@ -183,6 +192,9 @@ impl CommandJob {
         command.env("NOTIFYMAN_CHANNEL", &self.channel);
         command.env("NOTIFYMAN_PID", self.pid.to_string());
         command.env("NOTIFYMAN_CONNECTION", self.connection.to_string());
+        if let Some(Some(label)) = self.connection.checked_sub(1).and_then(|index| self.pool.labels.get(index)) {
+            command.env("NOTIFYMAN_LABEL", label);
+        }
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         shell::start(command)
     }

@@ -212,7 +212,8 @@ impl Printer {
                     "until": clock::rfc3339(gap.until_wall()),
                 });
                 let gap = gap.to_string();
-                writeln!(self.lines, "{{\"connection\":{id},\"gap\":{},\"time\":\"{time}\"}}", json_line(&gap))?;
+                let connection = connection_fields(id)?;
+                writeln!(self.lines, "{{{connection},\"gap\":{},\"time\":\"{time}\"}}", json_line(&gap))?;
             }
             OutputForm::Text(style) => {
                 let channels = channels.iter().map(|channel| channel.as_ref()).collect::<Vec<&str>>().join(", ");
@@ -230,8 +231,18 @@ impl Printer {
     }
 }
 
+/// Returns the fields of JSON that identify a connection.
+fn connection_fields(id: ConnId) -> io::Result<String> {
+    let mut fields = format!("\"connection\":{}", id.number());
+    if let Some(label) = id.label() {
+        // A label of the program has no character that must be escaped.
+        fields.push_str(&format!(",\"label\":{}", serde_json::to_string(label)?));
+    }
+    Ok(fields)
+}
+
 fn write_line(lines: &mut Vec<u8>, id: ConnId, n: NotificationRef<'_>, time: &str) -> io::Result<()> {
-    write!(lines, "{{\"connection\":{id}")?;
+    write!(lines, "{{{}", connection_fields(id)?)?;
     for (name, bytes, text) in
         [("channel", n.channel_bytes(), n.channel()), ("payload", n.payload_bytes(), n.payload())]
     {

@@ -1,7 +1,8 @@
 //! The events of the feature `tracing`: each change of a connection's state, each timer that fires, and each fault. Without
 //! the feature, the functions do nothing.
 //!
-//! Every event has the target `notifyman`, and the connection's id, host and database, unless it concerns no connection.
+//! Every event has the target `notifyman`, and the connection's number, label (if it has one), host and database, unless it
+//! concerns no connection.
 
 #![cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "only events use the arguments"))]
 
@@ -21,7 +22,8 @@ macro_rules! event {
         #[cfg(feature = "tracing")]
         tracing::$level!(
             target: "notifyman",
-            connection = %$id,
+            connection = %$id.number(),
+            label = $config.get_label(),
             host = host_of($config),
             database = database_of($config),
             $($rest)+
@@ -55,7 +57,8 @@ pub(super) fn timer_fired(id: ConnId, config: Option<&Config>, timer: impl Debug
     #[cfg(feature = "tracing")]
     tracing::trace!(
         target: "notifyman",
-        connection = %id,
+        connection = %id.number(),
+        label = config.and_then(Config::get_label),
         host = config.map(host_of),
         database = config.map(database_of),
         ?timer,

@@ -58,7 +58,7 @@ impl<C: Linked> Members<C> {
         let link = connection.link_mut();
         link.history.set_pass(None);
         link.share(&mut self.services.interner);
-        let (id, pid) = (self.roster.new_id(), link.pid());
+        let (id, pid) = (self.roster.new_id(link.config()), link.pid());
         let token = self.roster.add(Member::live(id, connection));
         self.with_live(token, io, |live, turn| {
             turn.services.ready.note_inserted(token, turn.schedule, pid);
@@ -80,7 +80,7 @@ impl<C: Linked> Members<C> {
     /// Opens a lost connection again as soon as possible: under its id, unless that id is, or was, another connection's.
     pub(super) fn revive(&mut self, id: ConnId, dead: Dead, now: Instant) -> ConnId {
         let is_own = dead.is_from(self.number, id) && self.roster.is_vacant(id);
-        let id = if is_own { id } else { self.roster.new_id() };
+        let id = if is_own { id } else { self.roster.new_id(dead.config()) };
         self.restore(id, dead, now);
         id
     }

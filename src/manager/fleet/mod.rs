@@ -167,7 +167,7 @@ impl<C: Linked> Fleet<C> {
         limits: sql::Limits,
         now: Instant,
     ) -> ConnId {
-        let id = self.members.roster.new_id();
+        let id = self.members.roster.new_id(&config);
         match channels {
             Ok(channels) => self.members.restore(id, Dead::unopened(config, channels, limits, now), now),
             Err(error) => {

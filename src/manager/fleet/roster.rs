@@ -7,6 +7,7 @@ use super::log;
 use super::member::Member;
 use super::ready_queue::Schedule;
 use super::task::Task;
+use crate::config::Config;
 use crate::connection::Linked;
 use crate::manager::conn_id::ConnId;
 use crate::manager::dead::Dead;
@@ -68,14 +69,15 @@ impl<C: Linked> Default for Roster<C> {
 }
 
 impl<C: Linked> Roster<C> {
-    pub(super) fn new_id(&mut self) -> ConnId {
+    /// Returns a new id, with the label of the connection's configuration.
+    pub(super) fn new_id(&mut self, config: &Config) -> ConnId {
         self.last_id += 1;
-        ConnId(self.last_id)
+        ConnId::new(self.last_id, config.get_label())
     }
 
     /// Returns `true` if this id was given out and belongs to no connection now.
     pub(super) fn is_vacant(&self, id: ConnId) -> bool {
-        id.0 <= self.last_id && self.token(id).is_none() && !self.garbage.iter().any(|(dead, _)| *dead == id)
+        id.number() <= self.last_id && self.token(id).is_none() && !self.garbage.iter().any(|(dead, _)| *dead == id)
     }
 
     /// Adds a connection and returns its token.
@@ -159,7 +161,9 @@ impl<C: Linked> Roster<C> {
 
     /// Returns the connection after this one in the order of ids; after the last, the first.
     pub(super) fn after(&self, id: Option<ConnId>) -> Option<(ConnId, u32)> {
-        id.and_then(|id| self.tokens.after(id)).or_else(|| self.tokens.after(ConnId(0)))
+        let next = id.and_then(|id| self.tokens.after(id.number()));
+        let token = next.or_else(|| self.tokens.after(0))?;
+        Some((self.get(token)?.member()?.id, token))
     }
 
     /// Returns the tokens of all connections, in the order of ids.
@@ -201,32 +205,32 @@ const VACANT: u32 = u32::MAX;
 
 impl TokenMap {
     fn get(&self, id: ConnId) -> Option<u32> {
-        let token = self.pages.get(&(id.0 / PAGE))?.get((id.0 % PAGE) as usize);
+        let token = self.pages.get(&(id.number() / PAGE))?.get((id.number() % PAGE) as usize);
         token.copied().filter(|token| *token != VACANT)
     }
 
     fn insert(&mut self, id: ConnId, token: u32) {
-        let page = self.pages.entry(id.0 / PAGE).or_insert([VACANT; PAGE as usize]);
-        if let Some(place) = page.get_mut((id.0 % PAGE) as usize) {
+        let page = self.pages.entry(id.number() / PAGE).or_insert([VACANT; PAGE as usize]);
+        if let Some(place) = page.get_mut((id.number() % PAGE) as usize) {
             self.len += usize::from(std::mem::replace(place, token) == VACANT);
         }
     }
 
     fn remove(&mut self, id: ConnId) {
-        let Some(page) = self.pages.get_mut(&(id.0 / PAGE)) else { return };
-        if let Some(place) = page.get_mut((id.0 % PAGE) as usize) {
+        let Some(page) = self.pages.get_mut(&(id.number() / PAGE)) else { return };
+        if let Some(place) = page.get_mut((id.number() % PAGE) as usize) {
             self.len -= usize::from(std::mem::replace(place, VACANT) != VACANT);
         }
         if page.iter().all(|token| *token == VACANT) {
-            self.pages.remove(&(id.0 / PAGE));
+            self.pages.remove(&(id.number() / PAGE));
         }
     }
 
-    /// Returns the first id after this one, with its token.
-    fn after(&self, id: ConnId) -> Option<(ConnId, u32)> {
-        let from = id.0.checked_add(1)?;
-        let ids = self.pages.range(from / PAGE..).flat_map(|(page, tokens)| (page * PAGE..).map(ConnId).zip(*tokens));
-        ids.into_iter().find(|(id, token)| id.0 >= from && *token != VACANT)
+    /// Returns the token of the first connection whose number is greater than this one.
+    fn after(&self, number: u64) -> Option<u32> {
+        let from = number.checked_add(1)?;
+        let tokens = self.pages.range(from / PAGE..).flat_map(|(page, tokens)| (page * PAGE..).zip(*tokens));
+        tokens.into_iter().find(|(number, token)| *number >= from && *token != VACANT).map(|(_, token)| token)
     }
 
     fn iter(&self) -> impl Iterator<Item = u32> {
@@ -241,17 +245,19 @@ mod tests {
     #[test]
     fn tokens_are_found_by_id_in_order_and_leave_nothing_behind() {
         let mut tokens = TokenMap::default();
-        let ids: Vec<_> = (1..200).map(ConnId).collect();
-        ids.iter().rev().for_each(|id| tokens.insert(*id, 1000 - id.0 as u32));
-        tokens.insert(ConnId(7), 5);
-        assert_eq!((tokens.len, tokens.get(ConnId(7)), tokens.get(ConnId(200))), (199, Some(5), None));
+        let ids: Vec<_> = (1..200).map(ConnId::for_test).collect();
+        ids.iter().rev().for_each(|id| tokens.insert(*id, 1000 - id.number() as u32));
+        tokens.insert(ConnId::for_test(7), 5);
+        assert_eq!(
+            (tokens.len, tokens.get(ConnId::for_test(7)), tokens.get(ConnId::for_test(200))),
+            (199, Some(5), None)
+        );
         let in_order: Vec<_> = tokens.iter().collect();
         assert_eq!(in_order, ids.iter().map(|id| tokens.get(*id).unwrap()).collect::<Vec<_>>());
-        let after = |id: u64| tokens.after(ConnId(id)).map(|(id, _)| id.0);
-        assert!((0..199).all(|id| after(id) == Some(id + 1)));
-        assert_eq!((after(199), after(u64::MAX)), (None, None));
-        tokens.remove(ConnId(16));
-        assert_eq!(tokens.after(ConnId(15)), Some((ConnId(17), 983)));
+        assert!((0..199).all(|number| number == 6 || tokens.after(number) == Some(999 - number as u32)));
+        assert_eq!((tokens.after(6), tokens.after(199), tokens.after(u64::MAX)), (Some(5), None, None));
+        tokens.remove(ConnId::for_test(16));
+        assert_eq!(tokens.after(15), Some(983));
         for id in &ids {
             tokens.remove(*id);
             tokens.remove(*id);
