@@ -22,7 +22,7 @@ use crate::notifier::counters::ThreadCounter;
 use crate::notifier::cursor::SubscriptionRef;
 use crate::notifier::deferred_drop::drop_caught;
 use crate::notifier::log::LogLimits;
-use crate::notifier::queue::{PendingContent, PendingItem};
+use crate::notifier::pending_queue::{PendingContent, PendingItem};
 use crate::notifier::receivers::ReceiverSnapshot;
 use crate::notifier::subscription::{LockedCallback, Subscription, SubscriptionContext};
 use crate::notifier::visit::{SegmentReader, Taken, Visit};

@@ -240,7 +240,8 @@ mod tests {
     use crate::notifier::Notifier;
     use crate::notifier::log::LogLimits;
     use crate::notifier::missed::Reason;
-    use crate::notifier::queue::{PendingContent, PendingItem, Policy, Queue};
+    use crate::notifier::pending_queue::{PendingContent, PendingItem};
+    use crate::notifier::queue::{Policy, Queue};
     use crate::notifier::segment::StoredNotification;
     use crate::notifier::visit::{SegmentReader, Taken, Visit};
     use crate::proto::script;

@@ -15,7 +15,8 @@ use crate::notifier::counters::NotifierCounters;
 use crate::notifier::cursor::SubscriptionRef;
 use crate::notifier::log::LogLimits;
 use crate::notifier::missed::{MissedReport, Reason};
-use crate::notifier::queue::{PendingContent, PendingItem, PendingQueue, Policy, Queue};
+use crate::notifier::pending_queue::{PendingContent, naive::NaiveQueue};
+use crate::notifier::queue::{Policy, Queue};
 use crate::notifier::segment::{SegmentEntries, StoredNotification};
 use crate::notifier::subscriber::Subscriber;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
@@ -76,7 +77,7 @@ fn queue() -> impl Strategy<Value = Queue> {
 
 /// A subscriber of the model.
 struct NaiveSubscriber {
-    pending: PendingQueue<SubscriptionRef<Label>>,
+    pending: NaiveQueue<SubscriptionRef<Label>>,
     queue: Queue,
     /// The channels, each with its subscription and `true` while it is muted.
     channels: BTreeMap<usize, (Arc<Label>, bool)>,
@@ -100,7 +101,7 @@ struct Harness {
 impl Harness {
     fn new(queues: &[Queue]) -> Self {
         let naive = |queue: &Queue| NaiveSubscriber {
-            pending: PendingQueue::new(*queue),
+            pending: NaiveQueue::new(*queue),
             queue: *queue,
             channels: BTreeMap::new(),
             refused: None,
@@ -215,9 +216,10 @@ impl Harness {
                 let stored = StoredNotification::Copied(notification.clone());
                 let outcome = it.pending.push(&SubscriptionRef(Arc::clone(label)), &stored);
                 self.dropped += outcome.dropped;
-                self.folded += u64::from(outcome.is_folded);
-                if outcome.is_disconnected {
-                    it.refused = Some(HashMap::from([(*c, 1)]));
+                self.folded += outcome.folded;
+                if outcome.refused > 0 {
+                    self.dropped += outcome.refused;
+                    it.refused = Some(HashMap::from([(*c, outcome.refused)]));
                 }
             }
             let entries = entries.entry(*c).or_insert_with(|| self.channels[*c].entries());
@@ -299,7 +301,7 @@ impl Harness {
         loop {
             let expected = match taken {
                 Taken::Busy => return subscriber.next_index(label),
-                _ => self.naive[label.0].pending.pop().map(|item| text(&item.to.0, &item.content)),
+                _ => self.naive[label.0].pending.pop().map(|(to, content)| text(&to.0, &content)),
             };
             let got = match taken {
                 Taken::Idle | Taken::Busy => None,
@@ -327,7 +329,7 @@ impl Harness {
             {
                 let notification = StoredNotification::Copied(notification.to_owned());
                 let content = PendingContent::Notification { notification, folded };
-                let expected = self.naive[label.0].pending.pop().map(|item| text(&item.to.0, &item.content));
+                let expected = self.naive[label.0].pending.pop().map(|(to, content)| text(&to.0, &content));
                 assert_eq!(Some(text(label, &content)), expected);
                 call += 1;
             }

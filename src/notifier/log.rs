@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::notification::NotificationRef;
-use crate::notifier::segment::{LogEntry, Segment, SegmentEntries, SegmentPool};
+use crate::notifier::segment::{Segment, SegmentEntries, SegmentPool, SegmentRange};
 
 /// Limits of the entries that a log keeps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,11 +88,11 @@ impl Log {
         self.segments.get(at).filter(|segment| segment.first() <= index)
     }
 
-    /// Returns the entries with an index in a range, each with its segment and its index.
-    pub(crate) fn range(&self, from: u64, to: u64) -> impl Iterator<Item = (&Arc<Segment>, u64, LogEntry<'_>)> {
+    /// Returns the entries with an index in a range, by segment.
+    pub(crate) fn ranges(&self, from: u64, to: u64) -> impl Iterator<Item = SegmentRange> {
         let at = self.segments.partition_point(|segment| segment.end() <= from);
-        let segments = self.segments.iter().skip(at).take_while(move |segment| segment.first() < to);
-        segments.flat_map(move |segment| segment.range(from, to).map(move |(index, entry)| (segment, index, entry)))
+        let segments = self.segments.iter().skip(at).take_while(move |segment| from.max(segment.first()) < to);
+        segments.map(move |it| SegmentRange::new(it, from.max(it.first()), to.min(it.end())))
     }
 
     /// Returns the size of the entries from an index on, as far as they are kept.

@@ -95,7 +95,7 @@ impl<'a, I> Missed<'a, I> {
     }
 
     /// Returns the number of notifications that the [`Policy`](crate::notifier::Policy) of the subscriber's queue dropped
-    /// here.
+    /// here, with those that had been folded into them.
     ///
     /// Notifications that were sent while the channel was not listened to are not counted: their number is unknown.
     pub fn dropped(&self) -> u64 {

@@ -32,6 +32,7 @@ mod lifecycle;
 mod log;
 mod missed;
 mod payload;
+mod pending_queue;
 mod place_list;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;

@@ -73,6 +73,99 @@ impl StoredNotification {
     }
 }
 
+/// Consecutive notifications of a segment, which wait for one subscriber.
+#[derive(Debug, Clone)]
+pub(crate) struct SegmentRange {
+    segment: Arc<Segment>,
+    from: u64,
+    end: u64,
+}
+
+impl SegmentRange {
+    pub(crate) fn new(segment: &Arc<Segment>, from: u64, end: u64) -> Self {
+        Self { segment: Arc::clone(segment), from, end }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        (self.end - self.from) as usize
+    }
+
+    /// Returns the size of the notifications with respect to the limits of queues.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.size_before(self.end) - self.size_before(self.from)
+    }
+
+    /// Removes notifications at the beginning, and returns them.
+    pub(crate) fn take(&mut self, count: usize) -> Self {
+        let from = self.from;
+        self.from = self.end.min(from + count as u64);
+        Self { segment: Arc::clone(&self.segment), from, end: self.from }
+    }
+
+    /// Returns the number of notifications at the beginning that take at most this many bytes.
+    pub(crate) fn fitting(&self, bytes: u64) -> usize {
+        self.count_while(|size| size <= bytes)
+    }
+
+    /// Returns the number of notifications at the beginning that take this many bytes, or the number of all.
+    pub(crate) fn reaching(&self, bytes: u64) -> usize {
+        match bytes {
+            0 => 0,
+            _ => self.len().min(self.count_while(|size| size < bytes) + 1),
+        }
+    }
+
+    /// Returns the number of notifications at the beginning for which `is_it` returns `true`, with the size up to each.
+    fn count_while(&self, is_it: impl Fn(u64) -> bool) -> usize {
+        let before = self.size_before(self.from);
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if is_it(self.size_before(self.from + middle as u64 + 1) - before) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// Returns the size of all entries of the channel before an index.
+    fn size_before(&self, index: u64) -> u64 {
+        self.segment.get(index).map_or(self.segment.bytes_after(), |entry| entry.bytes_before)
+    }
+
+    /// Adds the notifications of another range, if they follow. Returns `false` if they do not.
+    pub(crate) fn extend(&mut self, next: &Self) -> bool {
+        let follows = self.end == next.from && Arc::ptr_eq(&self.segment, &next.segment);
+        if follows {
+            self.end = next.end;
+        }
+        follows
+    }
+
+    /// Removes the first notification.
+    pub(crate) fn pop(&mut self) -> StoredNotification {
+        self.from += 1;
+        StoredNotification::Shared(Arc::clone(&self.segment), self.from - 1)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = StoredNotification> {
+        (self.from..self.end).map(|index| StoredNotification::Shared(Arc::clone(&self.segment), index))
+    }
+
+    /// Returns each notification by itself, with its position.
+    pub(crate) fn split(&self) -> impl Iterator<Item = (u64, Self)> {
+        let entries = self.segment.range(self.from, self.end);
+        entries.map(|(index, entry)| (entry.position, Self::new(&self.segment, index, index + 1)))
+    }
+
+    pub(crate) fn channel(&self) -> Box<str> {
+        let first = self.segment.get(self.from);
+        first.map_or_else(Box::default, |entry| String::from_utf8_lossy(entry.notification.channel_bytes()).into())
+    }
+}
+
 /// The approximate size of a notification in a queue without its channel and payload.
 const OVERHEAD: usize = 64;
 

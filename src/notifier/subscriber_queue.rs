@@ -18,8 +18,9 @@ use crate::notifier::cursor::{Cursor, SubscriptionRef};
 use crate::notifier::cursor_list::CursorList;
 use crate::notifier::log::{FoldedWindow, LogLimits};
 use crate::notifier::missed::{MissedReport, Reason};
-use crate::notifier::queue::{PendingQueue, Policy, Queue};
-use crate::notifier::segment::StoredNotification;
+use crate::notifier::pending_queue::{PendingQueue, PushOutcome};
+use crate::notifier::queue::{Policy, Queue};
+use crate::notifier::segment::{SegmentRange, StoredNotification};
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
 use crate::sync::atomic::Ordering::Acquire;
 
@@ -237,7 +238,7 @@ impl<S> SubscriberQueue<S> {
                 let to = SubscriptionRef(subscription);
                 for entry in window.entries.iter().skip(taken) {
                     if let Some(notification) = entry.notification() {
-                        items.restore(&to, &StoredNotification::Copied(notification.to_owned()), entry.folded);
+                        items.add_one(&to, StoredNotification::Copied(notification.to_owned()), entry.folded);
                     }
                 }
             }
@@ -268,9 +269,7 @@ impl<S> SubscriberQueue<S> {
     pub(crate) fn move_unread(&mut self, counters: &NotifierCounters) {
         let is_single = self.cursors.len() == 1;
         let published = counters.published.load(Acquire);
-        // Folding leaves few of many notifications, so that these would keep many others alive.
-        let is_copying = self.queue.policy == Policy::Coalesce;
-        let mut moved: Vec<(u64, SubscriptionRef<S>, StoredNotification)> = Vec::new();
+        let mut moved: Vec<(SubscriptionRef<S>, SegmentRange)> = Vec::new();
         // The log has dropped them, because of the limits.
         let mut lost: Vec<(SubscriptionRef<S>, u64)> = Vec::new();
         for place in self.cursors.take_unread() {
@@ -280,18 +279,12 @@ impl<S> SubscriberQueue<S> {
             }
             let Some(subscription) = cursor.subscription.upgrade() else { continue };
             let (next, to) = (cursor.next, SubscriptionRef(subscription));
-            let before = moved.len();
-            let base = cursor.channel.read(|log| {
-                for (segment, index, entry) in log.range(next, log.end_at(published)) {
-                    let stored = match is_copying {
-                        true => StoredNotification::Copied(entry.notification.to_owned()),
-                        false => StoredNotification::Shared(Arc::clone(segment), index),
-                    };
-                    moved.push((entry.position, to.clone(), stored));
-                }
-                log.base().max(next)
+            let (base, end) = cursor.channel.read(|log| {
+                let (base, end) = (log.base().max(next), log.end_at(published).max(next));
+                moved.extend(log.ranges(base, end).map(|range| (to.clone(), range)));
+                (base, end)
             });
-            cursor.next = base + (moved.len() - before) as u64;
+            cursor.next = base.max(end);
             if base > next {
                 lost.push((to, base - next));
             }
@@ -301,7 +294,12 @@ impl<S> SubscriberQueue<S> {
             return;
         }
         if !is_single {
-            moved.sort_unstable_by_key(|(position, ..)| *position);
+            let mut entries: Vec<_> = Vec::new();
+            for (to, range) in &moved {
+                entries.extend(range.split().map(|(position, one)| (position, to.clone(), one)));
+            }
+            entries.sort_unstable_by_key(|(position, ..)| *position);
+            moved = entries.into_iter().map(|(_, to, one)| (to, one)).collect();
         }
         let pending = self.pending();
         for (to, dropped) in lost {
@@ -309,18 +307,17 @@ impl<S> SubscriberQueue<S> {
             counters.dropped.add(dropped + pending.items.drop_all());
             pending.items.report_first(to, MissedReport::new(Reason::Overflow, dropped));
         }
-        for (_, to, notification) in moved {
-            let channel = || String::from_utf8_lossy(notification.as_ref().channel_bytes()).into();
-            if let Some(refused) = &mut pending.refused {
-                *refused.entry(channel()).or_default() += 1;
-                counters.dropped.add(1);
-                continue;
-            }
-            let outcome = pending.items.push(&to, &notification);
-            counters.dropped.add(outcome.dropped);
-            counters.folded.add(u64::from(outcome.is_folded));
-            if outcome.is_disconnected {
-                pending.refused = Some(HashMap::from([(channel(), 1)]));
+        let (notifications, bytes) = moved.iter().fold((0, 0), |(n, b), (_, it)| (n + it.len(), b + it.bytes()));
+        let is_copying = pending.items.is_copying(notifications, bytes);
+        for (to, range) in moved {
+            let outcome = match &pending.refused {
+                Some(_) => PushOutcome { refused: range.len() as u64, ..PushOutcome::default() },
+                None => pending.items.push(&to, &range, is_copying),
+            };
+            counters.dropped.add(outcome.dropped + outcome.refused);
+            counters.folded.add(outcome.folded);
+            if outcome.refused > 0 {
+                *pending.refused.get_or_insert_default().entry(range.channel()).or_default() += outcome.refused;
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::notifier::channel::FanoutChannel;
 use crate::notifier::counters::NotifierCounters;
 use crate::notifier::cursor::SubscriptionRef;
 use crate::notifier::log::{FoldedWindow, LogLimits};
-use crate::notifier::queue::PendingItem;
+use crate::notifier::pending_queue::PendingItem;
 use crate::notifier::segment::{LogEntry, Segment};
 
 /// A visit of a dispatching thread to one subscription.

@@ -40,6 +40,10 @@ impl Server {
         Self { directory, ends, config }
     }
 
+    pub fn config(&self) -> Config {
+        self.config.clone()
+    }
+
     /// Opens a session that listens, and returns it with the server's end of it.
     pub fn open(&self, channel: &str) -> (Connection, ServerEnd) {
         let mut db = Connection::connect(&self.config).unwrap();

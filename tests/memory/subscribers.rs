@@ -1,8 +1,14 @@
-//! The memory of an idle subscriber of a notifier.
+//! The memory of the subscribers of a notifier: of an idle one, and of what waits for slow ones.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use notifyman::Notifier;
+use notifyman::notifier::{Policy, Queue};
 
-use crate::counted;
+use crate::server::{CHANNEL, Server};
+use crate::{counted, msg};
 
 /// Returns the number of bytes that each of many idle subscribers of one channel holds, beyond its callback.
 fn held_by_each(subscribers: u64) -> u64 {
@@ -21,4 +27,47 @@ fn an_idle_subscriber_of_one_channel_holds_at_most_256_bytes() {
     let held = [60_000, 70_000, 100_000, 115_000].map(|subscribers| (subscribers, held_by_each(subscribers)));
     println!("bytes by number of subscribers: {held:?}");
     assert!(held.iter().all(|(_, bytes)| *bytes <= 256), "{held:?}");
+}
+
+/// The number of subscribers, and that of the notifications that wait for each.
+const SLOW: u64 = 300;
+const WAITING: u64 = 9_000;
+
+/// Has 9,000 notifications wait for 300 subscribers, which are served after a blocked one. Returns the number of bytes that
+/// each holds after a call that moves notifications out of the log of the channel.
+fn held_by_each_slow(queue: Queue, call: impl FnOnce(&Notifier<u64>)) -> u64 {
+    let server = Server::start();
+    let n = Notifier::builder(server.config()).unwrap().autorun(false).queue(queue).build::<u64>();
+    let (release, blocked) = mpsc::channel::<()>();
+    n.subscribe(0, CHANNEL, move |_| blocked.recv().unwrap_or(())).unwrap();
+    for id in 1..=SLOW {
+        n.subscribe(id, CHANNEL, |_| ()).unwrap();
+    }
+    n.start().unwrap();
+    let mut ends = server.ends();
+    let sent: Vec<_> = (0..WAITING).map(|id| msg::notification(1, CHANNEL, &format!("{id:0100}"))).collect();
+    ends.iter_mut().for_each(|end| end.send(&sent.concat()));
+    let began = Instant::now();
+    while n.stats().received < WAITING {
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", n.stats());
+        thread::sleep(Duration::from_millis(1));
+    }
+    let ((), counted) = counted(|| call(&n));
+    drop(release);
+    n.stop();
+    counted.bytes_current as u64 / (1 + SLOW)
+}
+
+#[test]
+fn a_mute_does_not_copy_what_waits_for_each_subscriber() {
+    let held = held_by_each_slow(Queue::default(), |n| n.mute_channels([CHANNEL]).unwrap());
+    assert!(held <= 16 * 1024, "{held} bytes for each subscriber");
+}
+
+#[test]
+fn a_full_queue_does_not_copy_what_waits_for_each_subscriber() {
+    let held = held_by_each_slow(Queue::new(Policy::DropNewest).items(5_000), |n| {
+        n.stats();
+    });
+    assert!(held <= 16 * 1024, "{held} bytes for each subscriber");
 }

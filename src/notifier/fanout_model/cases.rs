@@ -1,6 +1,7 @@
 //! Single cases: the way in which a notification is taken, which the comparison with the naive model does not show.
 
 use super::*;
+use crate::notifier::pending_queue::PendingItem;
 
 #[test]
 fn n07_a_portion_is_read_once_it_is_noted_for_all_channels_of_a_subscriber() {

@@ -236,7 +236,7 @@ impl LedgerState {
         let sent = self.sent.iter().take(up_to).filter(|(channel, _)| *channel == key.1).count() as u64;
         let calls = self.seats.get(&key).into_iter().flat_map(|seat| &seat.calls);
         let accounted = calls.map(|call| match call {
-            Call::Notification { .. } => 1,
+            Call::Notification { folded, .. } => 1 + folded,
             Call::Report { dropped, .. } => *dropped,
         });
         (sent, accounted.sum())
