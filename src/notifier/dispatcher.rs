@@ -29,8 +29,8 @@ use crate::notifier::visit::{SegmentReader, Taken, Visit};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// The number of calls after which the time is read. Unit tests make few calls.
-const CALLS_PER_LOOK: usize = if cfg!(test) { 2 } else { 32 };
+/// The largest number of calls after which the time is read. Unit tests make few calls.
+const CALLS_PER_LOOK_MAX: u32 = if cfg!(test) { 2 } else { 32 };
 /// The time for one subscriber after which the next is served.
 const TURN: Duration = Duration::from_millis(1);
 /// The number of panics that are kept. The oldest are dropped first.
@@ -244,8 +244,10 @@ struct DispatchingThread<'d, I: 'static> {
     panics: &'d PanicLog<I>,
     /// The address of the subscription in `call`.
     called: Cell<*const Subscription<I>>,
-    /// The last time that was read.
+    /// The last time that was read, and the number of calls before the next look: fewer after slow ones.
     looked: Cell<Instant>,
+    calls_before_look: Cell<u32>,
+    calls_per_look: Cell<u32>,
 }
 
 impl<I: Clone + 'static> Dispatcher<I> {
@@ -256,8 +258,19 @@ impl<I: Clone + 'static> Dispatcher<I> {
         };
         let called = Cell::new(std::ptr::null());
         let looked = Cell::new(clock::now());
-        let thread = DispatchingThread { dispatcher: self, call, delivered, context, panics, called, looked };
+        let thread = DispatchingThread {
+            dispatcher: self,
+            call,
+            delivered,
+            context,
+            panics,
+            called,
+            looked,
+            calls_before_look: Cell::new(1),
+            calls_per_look: Cell::new(1),
+        };
         while let Some(job) = self.next() {
+            thread.looked.set(clock::now());
             match job {
                 RunnableJob::Pass(pass) => thread.pass(&pass),
                 RunnableJob::Subscriber(subscription) => thread.resume(&subscription),
@@ -313,7 +326,6 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
             false => subscriber.take(&mut visit, reader),
         };
         let mut callback: Option<LockedCallback<'_, I>> = None;
-        let mut calls = 0;
         let mut read = visit.until;
         loop {
             let subscription = visit.subscription;
@@ -342,8 +354,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
             }
             // Usually all that follows is in the log, or folded.
             let is_over = loop {
-                calls += 1;
-                if calls % CALLS_PER_LOOK == 0 && self.is_turn_over() {
+                if self.is_turn_over() {
                     subscriber.postpone(visit.counters);
                     read = subscriber.next_index(subscription);
                     self.dispatcher.resume([Arc::clone(subscription)]);
@@ -361,10 +372,21 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
         read
     }
 
-    /// Reads the time, and returns `true` if more than a turn has passed since that was done last.
+    /// Counts a call. Returns `true` if the time is read and shows that more than a turn has passed since the last look.
+    #[inline]
     fn is_turn_over(&self) -> bool {
+        let calls = self.calls_before_look.get() - 1;
+        self.calls_before_look.set(calls);
+        calls == 0 && self.look()
+    }
+
+    fn look(&self) -> bool {
         let now = clock::now();
-        now - self.looked.replace(now) > TURN
+        let is_over = now - self.looked.replace(now) > TURN;
+        let calls = if is_over { 1 } else { CALLS_PER_LOOK_MAX.min(2 * self.calls_per_look.get()) };
+        self.calls_per_look.set(calls);
+        self.calls_before_look.set(calls);
+        is_over
     }
 
     fn deliver_pending(&self, item: PendingItem<SubscriptionRef<Subscription<I>>>) {

@@ -1,6 +1,9 @@
 //! Callbacks that panic, are slow or never return, and their effect on others.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
 
 use notifyman::Notifier;
 use notifyman::notifier::{Delivery, Policy, Queue, State};
@@ -69,6 +72,32 @@ fn n07_with_workers_a_blocked_callback_delays_only_its_own_subscriber() {
     assert_eq!(records.take(100), payloads, "the other worker delivers all, in order");
     latch.open();
     assert_eq!(records.take(2), ["a", "b"], "the notifications of the blocked subscriber waited, in order");
+}
+
+#[test]
+fn n07_a_slow_callback_takes_turns_with_other_subscribers() {
+    let n = notifier();
+    let (recorder, records) = recorder();
+    let (slow, fast) = (new_channel(), new_channel());
+    let (latch, calls) = (Latch::default(), Arc::new(AtomicUsize::new(0)));
+    let (blocked, count) = (latch.clone(), Arc::clone(&calls));
+    n.subscribe(1, &slow, move |_| {
+        blocked.wait();
+        count.fetch_add(1, SeqCst);
+        thread::sleep(Duration::from_millis(2));
+    })
+    .unwrap();
+    let count = Arc::clone(&calls);
+    n.subscribe(2, &fast, move |_| recorder.record(count.load(SeqCst).to_string())).unwrap();
+    let mut db = session();
+    let payloads: Vec<_> = (0..100).map(|i| i.to_string()).collect();
+    send(&mut db, &slow, payloads.iter().map(String::as_str));
+    send(&mut db, &fast, ["x"]);
+    eventually("all are received", || n.stats().received == 101);
+    latch.open();
+    let calls_before: usize = records.next().parse().unwrap();
+    assert!(calls_before <= 4, "{calls_before} calls of 2 ms each came first");
+    eventually("all are delivered", || n.stats().delivered == 101);
 }
 
 #[test]
