@@ -25,6 +25,8 @@ pub(crate) struct FanoutChannel<S> {
     bytes: AtomicU64,
     receivers: Mutex<ReceiverList<S>>,
     checks: Mutex<Checks<S>>,
+    /// A size that no notification has exceeded. Changed under the lock of the checks.
+    largest: AtomicU64,
     /// The number of subscribers that have not read all that the last complete pass handed out.
     laggards: AtomicUsize,
     /// The channel waits for a pass. Changed under the lock of the dispatcher.
@@ -48,6 +50,8 @@ struct Checks<S> {
     /// Whenever there are new notifications.
     always: BTreeMap<u64, Weak<S>>,
     last_number: u64,
+    /// The checks were planned for smaller notifications than the largest one.
+    is_outdated: bool,
 }
 
 /// A planned check, to cancel it.
@@ -74,7 +78,13 @@ impl<S> FanoutChannel<S> {
             head: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             receivers: Mutex::default(),
-            checks: Mutex::new(Checks { by_head: BTreeMap::new(), always: BTreeMap::new(), last_number: 0 }),
+            checks: Mutex::new(Checks {
+                by_head: BTreeMap::new(),
+                always: BTreeMap::new(),
+                last_number: 0,
+                is_outdated: false,
+            }),
+            largest: AtomicU64::new(1),
             laggards: AtomicUsize::new(0),
             is_ready: AtomicBool::new(false),
         }
@@ -118,6 +128,12 @@ impl<S> FanoutChannel<S> {
 
     /// Adds notifications to the log.
     pub(crate) fn publish(&self, entries: SegmentEntries) {
+        if entries.largest() > self.largest.load(Relaxed) {
+            let mut checks = self.lock_checks();
+            // A power of two, so that this happens seldom.
+            self.largest.store(entries.largest().next_power_of_two(), Relaxed);
+            checks.is_outdated = true;
+        }
         let entries = self.pool.fit(entries);
         self.change_log(|it| it.log.push(entries));
     }
@@ -181,13 +197,18 @@ impl<S> FanoutChannel<S> {
         self.receivers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Plans a check of a subscription for the time when the head passes `head`.
-    pub(crate) fn check_after(&self, head: u64, subscription: &Weak<S>) -> PlannedCheck {
+    /// Plans a check of a subscription for the time when its share of the room may be exceeded, or without one, for the next
+    /// notification, if it is beyond `head` or was the last.
+    pub(crate) fn check_after(&self, head: u64, room: Option<LogLimits>, subscription: &Weak<S>) -> PlannedCheck {
         let mut checks = self.lock_checks();
+        let after = match room {
+            Some(room) => head.saturating_add(room.items.min(room.bytes / self.largest.load(Relaxed))),
+            None => head.saturating_sub(1),
+        };
         checks.last_number += 1;
         let number = checks.last_number;
-        checks.by_head.insert((head, number), Weak::clone(subscription));
-        PlannedCheck::AfterHead(head, number)
+        checks.by_head.insert((after, number), Weak::clone(subscription));
+        PlannedCheck::AfterHead(after, number)
     }
 
     /// Plans a check of a subscription whenever there are new notifications.
@@ -212,10 +233,10 @@ impl<S> FanoutChannel<S> {
         self.lock_checks().always.values().filter_map(Weak::upgrade).collect()
     }
 
-    /// Returns the subscriptions that must be checked now, also those that became one of several meanwhile.
+    /// Returns the subscriptions that must be checked now, also those that became one of many meanwhile.
     pub(crate) fn due(&self) -> Vec<Arc<S>> {
-        let head = self.head();
-        let checks = self.lock_checks();
+        let mut checks = self.lock_checks();
+        let head = if std::mem::take(&mut checks.is_outdated) { u64::MAX } else { self.head() };
         let due = checks.by_head.range(..(head, 0)).map(|(_, subscription)| subscription);
         due.chain(checks.always.values()).filter_map(Weak::upgrade).collect()
     }

@@ -16,9 +16,14 @@ pub(crate) enum CursorList<S> {
 #[derive(Debug)]
 pub(crate) struct SeveralCursors<S> {
     cursors: Vec<Cursor<S>>,
-    /// The addresses of the subscriptions that may have unread notifications.
+    /// The addresses of the subscriptions that may have unread notifications, if there are too many to look at each.
     unread: BTreeSet<usize>,
+    /// The address of the subscription that was the only one with unread notifications at the last look.
+    read: usize,
 }
+
+/// The largest number of cursors that are all looked at for unread notifications. Unit tests have few.
+pub(crate) const SCANNED_MAX: usize = if cfg!(test) { 2 } else { 64 };
 
 impl<S> Default for CursorList<S> {
     fn default() -> Self {
@@ -54,7 +59,7 @@ impl<S> CursorList<S> {
             Self::Several(None) => *self = Self::One(cursor),
             Self::One(other) => {
                 let cursors = if at == 0 { vec![cursor, other] } else { vec![other, cursor] };
-                *self = Self::Several(Some(Box::new(SeveralCursors { cursors, unread: BTreeSet::new() })));
+                *self = Self::Several(Some(Box::new(SeveralCursors { cursors, unread: BTreeSet::new(), read: 0 })));
             }
             Self::Several(Some(mut several)) => {
                 several.cursors.insert(at, cursor);
@@ -90,7 +95,12 @@ impl<S> CursorList<S> {
         self.binary_search_by_key(&address, Cursor::address).ok()
     }
 
-    /// Records that one of several cursors may have unread notifications, if it has some.
+    /// Returns `true` if the loop must note which of the cursors have unread notifications.
+    pub(crate) fn is_noted(&self) -> bool {
+        self.len() > SCANNED_MAX
+    }
+
+    /// Notes that a cursor may have unread notifications, if it has some.
     pub(crate) fn add_unread(&mut self, at: usize) {
         if let Self::Several(Some(several)) = self
             && let Some(cursor) = several.cursors.get(at).filter(|cursor| cursor.unread() > 0)
@@ -99,49 +109,69 @@ impl<S> CursorList<S> {
         }
     }
 
-    /// Returns the cursors that may have unread notifications.
-    pub(crate) fn unread(&self) -> impl Iterator<Item = &Cursor<S>> {
-        let (single, several) = match self {
-            Self::One(cursor) => (Some(cursor), None),
-            Self::Several(several) => (None, several.as_ref()),
-        };
-        let listed = several.into_iter().flat_map(|several| &several.unread);
-        single.into_iter().chain(listed.filter_map(|address| self.get(self.position_of(*address)?)))
+    /// Forgets all notes.
+    pub(crate) fn clear_unread(&mut self) {
+        if let Self::Several(Some(several)) = self {
+            several.unread.clear();
+        }
     }
 
-    /// Returns the only cursor, or that of several that alone may have unread notifications.
+    /// Returns the cursors that have unread notifications.
+    pub(crate) fn unread(&self) -> impl Iterator<Item = &Cursor<S>> {
+        let (all, noted) = match self {
+            Self::Several(Some(several)) if self.is_noted() => (&[][..], Some(&several.unread)),
+            _ => (&**self, None),
+        };
+        let noted = noted.into_iter().flatten().filter_map(|address| self.get(self.position_of(*address)?));
+        all.iter().chain(noted).filter(|cursor| cursor.unread() > 0)
+    }
+
+    /// Returns the only cursor, or that of several that alone has unread notifications.
     pub(crate) fn only_unread(&mut self) -> Option<&mut Cursor<S>> {
+        if let Self::Several(_) = self {
+            self.clear_read();
+            let mut unread = self.unread().map(Cursor::address);
+            let address = unread.next().filter(|_| unread.next().is_none())?;
+            drop(unread);
+            if let Self::Several(Some(several)) = self {
+                several.read = address;
+            }
+        }
+        self.last_only_unread()
+    }
+
+    /// Removes the notes of cursors that have read everything.
+    fn clear_read(&mut self) {
         if let Self::Several(Some(several)) = self
             && several.unread.len() > 1
         {
-            let SeveralCursors { cursors, unread } = &mut **several;
+            let SeveralCursors { cursors, unread, .. } = &mut **several;
             unread.retain(|address| {
                 let at = cursors.binary_search_by_key(address, Cursor::address).ok();
                 at.and_then(|at| cursors.get(at)).is_some_and(|cursor| cursor.unread() > 0)
             });
         }
-        self.noted()
     }
 
-    /// Returns the only cursor, or the only one of several that is noted to have unread notifications.
-    pub(crate) fn noted(&mut self) -> Option<&mut Cursor<S>> {
-        let noted = match self {
+    /// Returns the only cursor, or that of several that [alone](Self::only_unread) had unread notifications at the last look.
+    pub(crate) fn last_only_unread(&mut self) -> Option<&mut Cursor<S>> {
+        let address = match self {
             Self::One(cursor) => return Some(cursor),
-            Self::Several(several) => &several.as_ref()?.unread,
+            Self::Several(several) => several.as_ref()?.read,
         };
-        let address = *noted.first().filter(|_| noted.len() == 1)?;
         let at = self.position_of(address)?;
         self.get_mut(at)
     }
 
-    /// Returns the indices of the cursors that may have unread notifications. Of several cursors, none is recorded then.
+    /// Returns the indices of the cursors that may have unread notifications. Of several cursors, none is noted then.
     pub(crate) fn take_unread(&mut self) -> Vec<usize> {
+        let is_noted = self.is_noted();
         match self {
-            Self::One(_) => vec![0],
-            Self::Several(several) => {
-                let unread = several.as_mut().map(|several| std::mem::take(&mut several.unread)).unwrap_or_default();
+            Self::Several(Some(several)) if is_noted => {
+                let unread = std::mem::take(&mut several.unread);
                 unread.into_iter().filter_map(|address| self.position_of(address)).collect()
             }
+            _ => (0..self.len()).collect(),
         }
     }
 }

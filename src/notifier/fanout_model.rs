@@ -15,7 +15,7 @@ use crate::notifier::counters::NotifierCounters;
 use crate::notifier::cursor::SubscriptionRef;
 use crate::notifier::log::LogLimits;
 use crate::notifier::missed::{MissedReport, Reason};
-use crate::notifier::pending_queue::{PendingContent, naive::NaiveQueue};
+use crate::notifier::pending_queue::{PendingContent, PendingItem, naive::NaiveQueue};
 use crate::notifier::queue::{Policy, Queue};
 use crate::notifier::segment::{SegmentEntries, StoredNotification};
 use crate::notifier::subscriber::Subscriber;
@@ -299,10 +299,13 @@ impl Harness {
         };
         let mut call = 0;
         loop {
-            let expected = match taken {
+            let pending = &mut self.naive[label.0].pending;
+            let report = match &taken {
                 Taken::Busy => return subscriber.next_index(label),
-                _ => self.naive[label.0].pending.pop().map(|(to, content)| text(&to.0, &content)),
+                Taken::Pending(PendingItem { to, content: PendingContent::Missed(_) }) => pending.pop_report(to),
+                _ => None,
             };
+            let expected = report.or_else(|| pending.pop()).map(|(to, content)| text(&to.0, &content));
             let got = match taken {
                 Taken::Idle | Taken::Busy => None,
                 Taken::Logged(index) => {

@@ -29,8 +29,9 @@ pub(crate) struct SegmentEntries {
     places: Vec<EntryPlace>,
     /// The position of the first entry.
     position: u64,
-    /// The size of all entries with respect to the limits of queues.
+    /// The size of all entries with respect to the limits of queues, and that of the largest.
     bytes: u64,
+    largest: u64,
 }
 
 /// The place of an entry in its segment, whose size 32 bits can express.
@@ -247,13 +248,19 @@ impl SegmentEntries {
             position: (position - self.position) as u32,
         });
         self.frames.extend_from_slice(notification.frame());
-        self.bytes += size(notification) as u64;
+        let size = size(notification) as u64;
+        self.bytes += size;
+        self.largest = self.largest.max(size);
+    }
+
+    pub(crate) fn largest(&self) -> u64 {
+        self.largest
     }
 
     fn clear(&mut self) {
         self.frames.clear();
         self.places.clear();
-        self.bytes = 0;
+        (self.bytes, self.largest) = (0, 0);
     }
 
     #[inline]

@@ -22,7 +22,7 @@ use crate::sync::{Mutex, MutexGuard};
 pub(crate) struct Subscriber<S> {
     queue: Mutex<SubscriberQueue<S>>,
     /// The index of the next notification, or [`FOLDED`] with that of the next folded one, while a thread takes
-    /// notifications without the lock: at the only cursor, or the only one of several that is noted as unread.
+    /// notifications without the lock: at the only cursor, or the only one of several that has unread notifications.
     unlocked: AtomicU64,
 }
 
@@ -43,7 +43,7 @@ impl<S> Subscriber<S> {
             // The thread that takes notifications without the lock continues with it.
             match self.unlocked.swap(LOCKED, AcqRel) {
                 folded if folded & FOLDED != 0 => queue.continue_folded((folded & !FOLDED) as usize),
-                next => queue.cursors.noted().into_iter().for_each(|cursor| cursor.next = next),
+                next => queue.cursors.last_only_unread().into_iter().for_each(|cursor| cursor.next = next),
             }
         }
         queue
@@ -100,7 +100,7 @@ impl<S> Subscriber<S> {
             }
             cursor.next = cursor.channel.head();
         }
-        it.plan_check();
+        it.plan_checks();
         report.is_some_and(|report| it.push_missed(subscription, report, counters))
     }
 
@@ -140,7 +140,7 @@ impl<S> Subscriber<S> {
         if let Some(pending) = &mut it.pending {
             pending.items.set_queue(*queue);
         }
-        it.plan_check();
+        it.plan_checks();
     }
 
     /// Applies the limits, and returns the number of notifications that wait.
@@ -158,7 +158,7 @@ impl<S> Subscriber<S> {
         self.lock().cursors.first().is_some_and(|cursor| cursor.is_of(subscription))
     }
 
-    /// Records that notifications were added to the log of one of several subscriptions.
+    /// Records that notifications were added to the log of one of many subscriptions.
     pub(crate) fn add_unread(&self, subscription: &S) {
         self.lock().note_unread(subscription);
     }
@@ -168,7 +168,7 @@ impl<S> Subscriber<S> {
     pub(crate) fn check(&self, counters: &NotifierCounters) -> Option<HashMap<Box<str>, u64>> {
         let mut it = self.lock();
         it.apply_limits(counters);
-        it.plan_check();
+        it.plan_checks();
         it.pending.as_ref().and_then(|pending| pending.refused.clone())
     }
 
@@ -179,7 +179,7 @@ impl<S> Subscriber<S> {
         (it.pending, it.folded) = (None, None);
         it.is_scheduled = false;
         it.is_revisited = false;
-        it.cursors.take_unread();
+        it.cursors.clear_unread();
         for cursor in it.cursors.iter_mut().filter(|cursor| !cursor.is_paused()) {
             cursor.next = cursor.channel.head();
         }

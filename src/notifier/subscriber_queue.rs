@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::notifier::counters::NotifierCounters;
 use crate::notifier::cursor::{Cursor, SubscriptionRef};
-use crate::notifier::cursor_list::CursorList;
+use crate::notifier::cursor_list::{CursorList, SCANNED_MAX};
 use crate::notifier::log::{FoldedWindow, LogLimits};
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::pending_queue::{PendingQueue, PushOutcome};
@@ -23,11 +23,6 @@ use crate::notifier::queue::{Policy, Queue};
 use crate::notifier::segment::{SegmentRange, StoredNotification};
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
 use crate::sync::atomic::Ordering::Acquire;
-
-/// The number of channels with unread notifications from which on these are moved.
-const UNREAD_MAX: usize = 64;
-/// The largest size of a notification that is taken into account when a check is planned.
-const LARGE: u64 = 32 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct SubscriberQueue<S> {
@@ -76,8 +71,7 @@ impl<S> SubscriberQueue<S> {
     }
 
     pub(crate) fn insert(&mut self, cursor: Cursor<S>, counters: &NotifierCounters) {
-        if let [first] = &mut *self.cursors {
-            first.watch();
+        if self.cursors.len() == 1 {
             self.unfold();
             self.move_unread(counters);
             self.clear_behind();
@@ -88,19 +82,18 @@ impl<S> SubscriberQueue<S> {
     /// Puts a cursor in its place.
     fn put(&mut self, cursor: Cursor<S>) {
         let at = self.cursors.insert(cursor);
-        match &mut *self.cursors {
-            [_] => self.plan_check(),
-            several => several.get_mut(at).into_iter().for_each(Cursor::watch),
+        if !self.cursors.is_noted() {
+            return self.plan_checks();
         }
-        // Notifications that are being published now were noted for the former cursors only.
-        match self.cursors.len() {
-            1 => {}
-            2 => (0..2).for_each(|at| self.cursors.add_unread(at)),
-            _ => self.cursors.add_unread(at),
+        // Notifications that are being published now were noted for the former cursors only, or for none.
+        let new = if self.cursors.len() == SCANNED_MAX + 1 { 0..self.cursors.len() } else { at..at + 1 };
+        for at in new {
+            self.cursors.get_mut(at).into_iter().for_each(Cursor::watch);
+            self.cursors.add_unread(at);
         }
     }
 
-    /// Notes that there are new notifications for one of several subscriptions.
+    /// Notes that there are new notifications for one of many subscriptions.
     pub(crate) fn note_unread(&mut self, subscription: &S) {
         if let Some(at) = self.cursors.position(subscription) {
             self.cursors.add_unread(at);
@@ -111,9 +104,7 @@ impl<S> SubscriberQueue<S> {
     pub(crate) fn remove(&mut self, subscription: &S, counters: &NotifierCounters) -> Option<Cursor<S>> {
         let mut removed = self.take_out(subscription, counters)?;
         removed.set_check(None);
-        if self.cursors.len() == 1 {
-            self.plan_check();
-        }
+        self.plan_checks();
         Some(removed)
     }
 
@@ -171,20 +162,29 @@ impl<S> SubscriberQueue<S> {
         }
     }
 
-    /// Plans when the loop must check a subscriber of one channel: before its limits can be exceeded in a way that its
-    /// policy must see. One of several channels is checked whenever it has unread notifications.
-    pub(crate) fn plan_check(&mut self) {
-        let head = self.cursors.first().map_or(0, |cursor| cursor.channel.head());
-        let (items, bytes) = (self.len(), self.bytes());
-        let limits = self.limits();
-        let room = (limits.bytes.saturating_sub(bytes) / LARGE).min(limits.items.saturating_sub(items as u64));
+    /// Plans when the loop must check the subscriber: before its limits can be exceeded in a way that its policy must see.
+    /// If the policy is to drop the oldest, the logs keep what is needed, and the next visit sees the rest.
+    pub(crate) fn plan_checks(&mut self) {
+        if self.cursors.is_noted() {
+            return;
+        }
+        self.cursors.clear_unread();
         let is_refusing = self.pending.as_ref().is_some_and(|pending| pending.refused.is_some());
+        if self.queue.policy == Policy::DropOldest && !is_refusing {
+            return self.cursors.iter_mut().for_each(|cursor| cursor.set_check(None));
+        }
+        // Read before the number of those that wait, which may be too large then, and not too small.
+        let heads: Vec<u64> = self.cursors.iter().map(|cursor| cursor.channel.head()).collect();
+        let (waiting, limits) = (LogLimits { items: self.len() as u64, bytes: self.bytes() }, self.limits());
         // A queue that may be too full already is checked in any case.
-        let is_full = is_refusing || items as u64 > limits.items || bytes > limits.bytes;
-        let after = if is_full { head.saturating_sub(1) } else { head + room };
-        if let [cursor] = &mut *self.cursors {
-            let is_checked = is_refusing || self.queue.policy != Policy::DropOldest && !cursor.is_paused();
-            let check = is_checked.then(|| cursor.channel.check_after(after, &cursor.subscription));
+        let is_full = is_refusing || waiting.items > limits.items || waiting.bytes > limits.bytes;
+        for (cursor, head) in self.cursors.iter_mut().zip(&heads) {
+            let room = (!is_full).then(|| LogLimits {
+                items: (limits.items - waiting.items) / heads.len() as u64,
+                bytes: (limits.bytes - waiting.bytes) / heads.len() as u64,
+            });
+            let is_checked = is_refusing || !cursor.is_paused();
+            let check = is_checked.then(|| cursor.channel.check_after(*head, room, &cursor.subscription));
             cursor.set_check(check);
         }
     }
@@ -192,10 +192,7 @@ impl<S> SubscriberQueue<S> {
     /// Applies the limits to the notifications in logs.
     pub(crate) fn apply_limits(&mut self, counters: &NotifierCounters) {
         if self.cursors.len() > 1 {
-            let is_within = self.cursors.unread().nth(UNREAD_MAX).is_none()
-                && self.len() <= self.queue.items
-                && self.bytes() <= self.queue.bytes as u64;
-            if !is_within {
+            if self.len() > self.queue.items || self.bytes() > self.queue.bytes as u64 {
                 self.move_unread(counters);
             }
             return;
@@ -338,15 +335,14 @@ impl<S> SubscriberQueue<S> {
     }
 
     fn next(&mut self, visit: &mut Visit<'_, S>, reader: &mut SegmentReader) -> Option<Taken<S>> {
-        let is_single = self.cursors.len() == 1;
+        // Before the heads of several channels are read: later notifications may follow others that are not seen then.
+        let published = (self.cursors.len() > 1).then(|| visit.counters.published.load(Acquire));
         if self.pending.is_none()
             && self.folded.is_none()
             && let Some(cursor) = self.cursors.only_unread()
             && cursor.is_of(visit.subscription)
         {
-            if !is_single {
-                // Later notifications may follow others that are not noted yet.
-                let published = visit.counters.published.load(Acquire);
+            if let Some(published) = published {
                 visit.until = visit.until.min(visit.channel.read(|log| log.end_at(published)));
             }
             let next = cursor.next;

@@ -29,6 +29,9 @@
 //! - `NotifierCounters::published` is stored with Release after all logs of a batch and after `add_unread`, and loaded with
 //!   Acquire before the heads: of the notifications up to its value, none is missing on another channel. Only the loop stores
 //!   it, and loads it with Relaxed.
+//! - `FanoutChannel::largest` is changed and read under the lock of the checks, before the notification that needs it is added.
+//!   A check that was planned before is found by the next look of the loop. The loop alone changes it, and also reads it without
+//!   the lock.
 //! - `Subscriber::unlocked` is set under the lock of the subscriber, so the next holder of the lock sees with Relaxed that it
 //!   is set. The swap by that holder and the compare-and-exchange by the serving thread act on the latest value, and the value
 //!   is all that they exchange: what was read stays in the segment that the reader holds.

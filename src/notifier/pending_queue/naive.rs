@@ -117,6 +117,13 @@ impl<E: Clone + Eq> NaiveQueue<E> {
         (!self.items.is_empty()).then(|| self.items.remove(0)).map(|(to, content, _)| (to, content))
     }
 
+    /// Removes the report for a subscription from the reports before all items, among which there is no order.
+    pub(crate) fn pop_report(&mut self, to: &E) -> Option<(E, PendingContent)> {
+        let at = self.first_reports.iter().position(|(of, _)| of == to)?;
+        let (to, missed) = self.first_reports.remove(at);
+        Some((to, PendingContent::Missed(missed)))
+    }
+
     pub(crate) fn rename(&mut self, from: &E, to: &E) {
         let labels = self.items.iter_mut().map(|(of, ..)| of).chain(self.first_reports.iter_mut().map(|(of, _)| of));
         labels.filter(|of| *of == from).for_each(|of| *of = to.clone());
