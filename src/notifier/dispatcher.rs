@@ -23,6 +23,7 @@ use crate::notifier::cursor::SubscriptionRef;
 use crate::notifier::deferred_drop::drop_caught;
 use crate::notifier::log::LogLimits;
 use crate::notifier::pending_queue::{PendingContent, PendingItem};
+use crate::notifier::place_ranges::PlaceRanges;
 use crate::notifier::receivers::ReceiverSnapshot;
 use crate::notifier::subscription::{LockedCallback, Subscription, SubscriptionContext};
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
@@ -78,7 +79,7 @@ struct Pass<I: 'static> {
     /// The index after the last of these notifications.
     until: u64,
     receivers: ReceiverSnapshot<Subscription<I>>,
-    next_place: AtomicUsize,
+    places: PlaceRanges,
     visited: AtomicUsize,
     /// All receivers that were visited have read what is before this index.
     read: AtomicU64,
@@ -163,7 +164,7 @@ impl<I: 'static> Dispatcher<I> {
             let pass = match state.ready.pop_front() {
                 Some(Job::Channel(channel)) => {
                     channel.is_ready.store(false, Relaxed);
-                    Arc::new(Pass::new(channel, state.published))
+                    Arc::new(Pass::new(channel, state.published, self.calls.len()))
                 }
                 Some(Job::Pass(pass)) => pass,
                 Some(Job::Subscriber(subscription)) => {
@@ -177,7 +178,7 @@ impl<I: 'static> Dispatcher<I> {
                 }
             };
             // Another thread can take part in a pass. One that is over is dropped without the lock.
-            if self.calls.len() > 1 && pass.receivers.places() > 1 && !pass.is_over() {
+            if self.calls.len() > 1 && pass.receivers.places() > 1 && !pass.places.is_over() {
                 state.ready.push_front(Job::Pass(Arc::clone(&pass)));
                 if state.idle > 0 {
                     drop(state);
@@ -207,23 +208,18 @@ enum RunnableJob<I: 'static> {
 }
 
 impl<I: 'static> Pass<I> {
-    fn new(channel: Arc<FanoutChannel<Subscription<I>>>, published: u64) -> Self {
+    fn new(channel: Arc<FanoutChannel<Subscription<I>>>, published: u64, threads: usize) -> Self {
         // A receiver that is added after the snapshot reads from a later head.
         let until = channel.read(|log| log.end_at(published));
         let receivers = channel.receivers();
         Self {
             channel,
             until,
+            places: PlaceRanges::new(receivers.places(), threads),
             receivers,
-            next_place: AtomicUsize::new(0),
             visited: AtomicUsize::new(0),
             read: AtomicU64::new(u64::MAX),
         }
-    }
-
-    /// Returns `true` if all receivers are being visited or have been.
-    fn is_over(&self) -> bool {
-        self.next_place.load(Relaxed) >= self.receivers.places()
     }
 
     /// Records visits. After the last one, the log is trimmed.
@@ -237,6 +233,7 @@ impl<I: 'static> Pass<I> {
 
 /// One of the threads of a dispatcher.
 struct DispatchingThread<'d, I: 'static> {
+    number: usize,
     dispatcher: &'d Dispatcher<I>,
     call: &'d ThreadCall<I>,
     delivered: &'d ThreadCounter,
@@ -259,6 +256,7 @@ impl<I: Clone + 'static> Dispatcher<I> {
         let called = Cell::new(std::ptr::null());
         let looked = Cell::new(clock::now());
         let thread = DispatchingThread {
+            number,
             dispatcher: self,
             call,
             delivered,
@@ -286,10 +284,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
         let mut reader = SegmentReader::default();
         let (mut visited, mut read) = (0, u64::MAX);
         while !self.dispatcher.is_halted() {
-            let place = pass.next_place.fetch_add(1, Relaxed);
-            if place >= pass.receivers.places() {
-                break;
-            }
+            let Some(place) = pass.places.next(self.number) else { break };
             visited += 1;
             if let Some(subscription) = pass.receivers.get(place) {
                 let visit = Visit {
@@ -377,10 +372,10 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
     fn is_turn_over(&self) -> bool {
         let calls = self.calls_before_look.get() - 1;
         self.calls_before_look.set(calls);
-        calls == 0 && self.look()
+        calls == 0 && self.read_time()
     }
 
-    fn look(&self) -> bool {
+    fn read_time(&self) -> bool {
         let now = clock::now();
         let is_over = now - self.looked.replace(now) > TURN;
         let calls = if is_over { 1 } else { CALLS_PER_LOOK_MAX.min(2 * self.calls_per_look.get()) };

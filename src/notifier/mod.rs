@@ -34,6 +34,7 @@ mod missed;
 mod payload;
 mod pending_queue;
 mod place_list;
+mod place_ranges;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 mod queue;

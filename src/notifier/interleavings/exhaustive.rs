@@ -14,6 +14,7 @@ use crate::notifier::counters::NotifierCounters;
 use crate::notifier::log::LogLimits;
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::pending_queue::PendingContent;
+use crate::notifier::place_ranges::PlaceRanges;
 use crate::notifier::queue::Queue;
 use crate::notifier::subscriber::Subscriber;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
@@ -366,5 +367,23 @@ fn n07_changed_limits_keep_the_log_while_it_is_trimmed() {
         user.join().unwrap();
         served.serve_rest();
         assert_eq!(served.counts(), (1, 0));
+    });
+}
+
+#[test]
+fn n07_threads_take_each_place_of_a_pass_once() {
+    check_with(3, |_| {
+        let ranges = Arc::new(PlaceRanges::new(4, 2));
+        let threads = [0, 1].map(|number| {
+            let ranges = Arc::clone(&ranges);
+            thread::spawn(move || {
+                let taken: Vec<_> = std::iter::from_fn(|| ranges.next(number)).collect();
+                assert!(ranges.is_over(), "a thread has ended while there were places");
+                taken
+            })
+        });
+        let mut taken = threads.map(|thread| thread.join().unwrap()).concat();
+        taken.sort_unstable();
+        assert_eq!(taken, [0, 1, 2, 3]);
     });
 }

@@ -38,7 +38,7 @@
 //! - `FanoutChannel::laggards` is increased (AcqRel) before the visit is counted in `Pass::visited` (AcqRel), and the thread that
 //!   counts the last visit loads it afterwards. It is decreased under the lock of the log, by a thread that has read
 //!   everything, so a thread that sees the smaller number may trim.
-//! - `Pass::read` is lowered before `Pass::visited` is raised, likewise. `Pass::next_place` hands out each place once with any
+//! - `Pass::read` is lowered before `Pass::visited` is raised, likewise. `PlaceRanges` hands out each place once with any
 //!   ordering, and the places do not change.
 //! - `FanoutChannel::is_ready` changes under the lock of the dispatcher, or when the threads of a run have ended.
 //! - The flag of a running call is only looked at to report a call that does not return, again and again.
