@@ -141,7 +141,7 @@
 //! use notifyman::notifier::Delivery;
 //! # fn main() -> Result<(), notifyman::Error> {
 //! # let (config, (sender, receiver)) = (database(), std::sync::mpsc::channel());
-//! let notifier: Notifier<u32> = Notifier::new(config)?;
+//! let notifier = Notifier::new(config)?;
 //! notifier.subscribe(7, "prices", move |delivery| match delivery {
 //!     Delivery::Notification(n) => {
 //!         println!("{} {} {} {}", n.id(), n.channel(), n.payload(), n.pid());

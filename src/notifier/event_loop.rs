@@ -94,10 +94,13 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
         id: ConnId,
         change: impl FnOnce(&mut NotifierState<I>, usize, &mut DeferredActions<I>) -> T,
     ) -> Option<T> {
-        self.core.change(|state, actions| {
+        let result = self.core.change(|state, actions| {
             let at = state.by_connection.get(&id).copied()?;
             Some(change(state, at, actions))
-        })
+        });
+        // The state of the database may have changed.
+        self.core.phase_changed.notify_all();
+        result
     }
 
     /// Adds the notifications of a batch to the logs of their channels, portion by portion.
@@ -190,6 +193,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
     /// Handles a session that is open for the first time, or again with a gap.
     fn handle_open(&self, manager: &NotificationManager, id: ConnId, gap: Option<Gap>) {
         if let Some(db) = manager.get(id) {
+            self.core.lock().pids.insert(id, db.pid());
             self.record_open(id, gap, &db.link().channels().collect(), db.link().limits());
         }
     }

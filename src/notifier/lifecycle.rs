@@ -69,6 +69,18 @@ impl State {
             (RunPhase::Running, _) => State::Away,
         }
     }
+
+    /// Returns the state of the database that is worst off.
+    pub(crate) fn of_all<I>(state: &NotifierState<I>) -> Self {
+        let badness = |state: &State| match state {
+            State::Lost(_) => 2,
+            State::Away => 1,
+            // All other states are of the notifier as a whole.
+            _ => 0,
+        };
+        let states = (0..state.databases.len()).map(|at| State::of(state, at));
+        states.max_by_key(badness).unwrap_or_else(|| State::of(state, 0))
+    }
 }
 
 /// A callback that is still running: see [`Notifier::stop_within`](crate::Notifier::stop_within).
@@ -132,6 +144,7 @@ pub(crate) fn start<I: Clone + Eq + Hash + Send + 'static>(core: &Arc<NotifierCo
             let mut actions = DeferredActions::default();
             let threads = RunThreads::begin(core, &mut state, &mut actions);
             drop(state);
+            core.phase_changed.notify_all();
             actions.run(Some(&threads.dispatcher));
             threads.spawn()?
         }

@@ -31,6 +31,7 @@ mod interleavings;
 mod lifecycle;
 mod log;
 mod missed;
+mod owner;
 mod payload;
 mod pending_queue;
 mod place_list;
@@ -40,9 +41,11 @@ pub(crate) mod properties;
 mod queue;
 mod receivers;
 mod registry;
+mod requests;
 mod segment;
 mod settings;
 mod shared;
+mod state_watch;
 mod subscriber;
 mod subscriber_index;
 mod subscriber_queue;
@@ -65,12 +68,14 @@ pub use self::dispatcher::CallbackPanic;
 pub use self::id::Id;
 pub use self::lifecycle::{State, StillRunning};
 pub use self::missed::{Missed, Reason};
+use self::owner::StopOnDrop;
 pub use self::payload::Payload;
 #[cfg(feature = "json")]
 pub use self::payload::PayloadError;
 pub use self::queue::{Policy, Queue};
 use self::settings::NotifierSettings;
 use self::shared::NotifierCore;
+pub use self::state_watch::StateChange;
 use crate::config::Config;
 use crate::error::Error;
 use crate::manager::{Backoff, CANARY_PERIOD_MIN, Ticket};
@@ -102,15 +107,6 @@ where
     at: usize,
 }
 
-/// Stops the notifier when its last handle is dropped. Its threads own only the core.
-struct StopOnDrop<I: Clone + Eq + Hash + Send + 'static>(Arc<NotifierCore<I>>);
-
-impl<I: Clone + Eq + Hash + Send + 'static> Drop for StopOnDrop<I> {
-    fn drop(&mut self) {
-        self.0.halt(None);
-    }
-}
-
 impl Notifier {
     /// Returns a builder for a notifier with other settings than the defaults.
     ///
@@ -135,12 +131,13 @@ impl Notifier {
         C: TryInto<Config>,
         Error: From<C::Error>,
     {
-        Ok(NotifierBuilder { config: config.try_into()?, settings: NotifierSettings::default() })
+        let settings = NotifierSettings::default();
+        Ok(NotifierBuilder { config: config.try_into()?, others: Vec::new(), settings })
     }
 }
 
 impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
-    /// Creates a notifier with one session for a database, and starts it.
+    /// Creates a notifier with one session for a database, and starts it. The type of the ids is inferred from their use.
     ///
     /// Fails if the server cannot be reached, unless the notifier [keeps trying](NotifierBuilder::keep_trying).
     ///
@@ -150,8 +147,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # let conf = database();
     /// use notifyman::Notifier;
     ///
-    /// let n: Notifier<u32> = Notifier::new(conf)?;
-    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+    /// let n = Notifier::new(conf)?;
+    /// n.subscribe("cache", "prices", |delivery| println!("{delivery}"))?; // so the ids are strings
     /// # Ok(()) }
     /// ```
     ///
@@ -163,7 +160,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         C: TryInto<Config>,
         Error: From<C::Error>,
     {
-        NotifierBuilder { config: config.try_into()?, settings: NotifierSettings::default() }.start()
+        Notifier::builder(config)?.start()
     }
 
     fn core(&self) -> &Arc<NotifierCore<I>> {
@@ -332,6 +329,118 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         State::of(&self.core().lock(), self.at)
     }
 
+    /// Returns the state over all databases: that of the one that is worst off. [`State::Lost`] comes before
+    /// [`State::Away`], and this before [`State::Listening`].
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let (berlin, oslo) = (database(), database().trim_end_matches("postgres").to_owned() + "template1");
+    /// use notifyman::Notifier;
+    /// use notifyman::notifier::State;
+    ///
+    /// let n = Notifier::builder(berlin)?.database(oslo)?.start::<u32>()?;
+    /// assert!(matches!(n.overall_state(), State::Listening)); // both listen
+    /// # Ok(()) }
+    /// ```
+    pub fn overall_state(&self) -> State {
+        State::of_all(&self.core().lock())
+    }
+
+    /// Calls a function with the state of each database now, and whenever the state of one changes: for health checks, logs
+    /// and metrics.
+    ///
+    /// The function runs on a thread of its own, so it may block and may use the notifier, for example restart it. Changes are
+    /// reported one at a time. States that have passed again before the function is called are left out. A panic is
+    /// caught, and later changes are reported all the same.
+    ///
+    /// The calls end when the last handle of the notifier has been dropped, after [`State::Stopped`]. A function that owns a
+    /// handle prevents that.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let url = database();
+    /// # let (sender, received) = std::sync::mpsc::channel();
+    /// use notifyman::{Config, Notifier};
+    ///
+    /// let config: Config = url.parse()?;
+    /// let n = Notifier::builder(config.label("berlin"))?.build::<u32>();
+    /// n.on_state_change(move |change| {
+    ///     println!("{:?} is {:?}", change.config().get_label(), change.state());
+    /// #   let _ = sender.send(format!("{:?}", change.state()));
+    /// })?;
+    /// n.start()?; // Stopped, Starting, Listening
+    /// # while received.recv().unwrap() != "Listening" {}
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if no thread can be started.
+    #[doc(alias("health", "subscribe_state"))]
+    pub fn on_state_change<F>(&self, callback: F) -> Result<(), Error>
+    where
+        F: FnMut(&StateChange) + Send + 'static,
+    {
+        state_watch::start(&self.owner, callback)
+    }
+
+    /// Returns a handle for each database, in the order in which they were given.
+    ///
+    /// All are the same notifier, and none is special: each refers to its database, as those of [`at`](Self::at).
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let (berlin, oslo) = (database(), database().trim_end_matches("postgres").to_owned() + "template1");
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder(berlin)?.database(oslo)?.start()?;
+    /// for shop in n.databases() {
+    ///     let name = shop.config().to_string();
+    ///     shop.subscribe("cache", "prices", move |delivery| println!("{name}: {delivery}"))?;
+    /// }
+    /// assert_eq!(n.stats().subscribers, 2);
+    /// # Ok(()) }
+    /// ```
+    pub fn databases(&self) -> Vec<Self> {
+        let count = self.core().lock().databases.len();
+        (0..count).map(|at| Self { owner: Arc::clone(&self.owner), at }).collect()
+    }
+
+    /// Returns the configuration of this database. If several share the session, it is that of the first.
+    pub fn config(&self) -> Config {
+        self.read(|database| database.config.clone())
+    }
+
+    /// Returns the process ID of the backend of this database's session, while it listens: that of
+    /// [`DeliveredNotification::pid`] for notifications that this notifier has sent, so that they can be skipped.
+    ///
+    /// A restored session has another one, and a notification of the former session may still arrive.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::new(conf)?;
+    /// let own = n.session_pid();
+    /// n.subscribe("cache", "prices", move |delivery| {
+    ///     let notifyman::notifier::Delivery::Notification(n) = delivery else { return };
+    ///     if Some(n.pid()) != own {
+    ///         println!("{} has changed prices", n.pid());
+    ///     }
+    /// })?;
+    /// assert!(own.is_some());
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias = "backend_pid")]
+    pub fn session_pid(&self) -> Option<i32> {
+        self.core().lock().session_pid(self.at)
+    }
+
     /// Returns the counters over all databases.
     ///
     /// ```
@@ -411,28 +520,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     where
         F: FnMut(&Delivery<'_, I>) + Send + 'static,
     {
-        let core = self.core();
-        if core.is_own_thread() {
-            return Err(Error::InsideCallback { instead: "use subscribe_ticket" });
-        }
-        let (undo, mut ticket) = core.subscribe(self.at, &id, channel, Box::new(callback))?;
-        let timeout = core.read(self.at, |database| database.config.get_call_timeout());
-        let result = ticket.wait(timeout).map_err(|error| match error {
-            Error::Timeout { .. } => self.subscribe_timeout(timeout.unwrap_or_default()),
-            other => other,
-        });
-        match result {
-            Ok(()) => drop(undo),
-            Err(_) => core.revert(self.at, channel, undo),
-        }
-        core.context.deferred_drop.drop_all();
-        result
-    }
-
-    fn subscribe_timeout(&self, after: Duration) -> Error {
-        let closed = !matches!(self.state(), State::Listening);
-        let action = if closed { "restoring the session" } else { "acknowledging the channel" };
-        Error::Timeout { action, after, closed }
+        requests::subscribe(self.core(), self.at, &id, channel, Box::new(callback))
     }
 
     /// Subscribes a callback without waiting: inside a callback, while a session is being restored, or for many at a time.
@@ -486,6 +574,33 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// [`Error::UnknownChannel`], [`Error::UnknownSubscriber`].
     pub fn unsubscribe(&self, id: &I, channel: &str) -> Result<(), Error> {
         self.core().change_database(self.at, |database, _| database.subscriptions.unsubscribe(id, channel))
+    }
+
+    /// Removes a subscription, as [`unsubscribe`](Self::unsubscribe), with a ticket that resolves once the server has
+    /// acknowledged that it sends no more notifications of the channel.
+    ///
+    /// The ticket resolves immediately if the server is not involved: another subscriber needs the channel, the changes
+    /// wait for [`apply`](Self::apply), or the notifier is not running. If the session is lost meanwhile, the ticket resolves to
+    /// the reason; the next session does not listen to the channel.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use std::time::Duration;
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::new(conf)?;
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+    /// n.unsubscribe_ticket(&7, "prices")?.wait(Duration::from_secs(10))?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Immediately: as [`unsubscribe`](Self::unsubscribe).
+    pub fn unsubscribe_ticket(&self, id: &I, channel: &str) -> Result<Ticket<()>, Error> {
+        requests::unsubscribe(self.core(), self.at, id, channel)
     }
 
     /// Sets the limits and the policy of a subscriber's queue. Notifications that wait in it stay.
@@ -577,15 +692,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         C::Item: AsRef<str>,
     {
         let channels: Vec<C::Item> = channels.into_iter().collect();
-        self.core().change_database(self.at, |database, _| {
-            let subscriptions = &mut database.subscriptions;
-            channels.iter().try_for_each(|channel| subscriptions.registry.check_known(channel.as_ref()))?;
-            // A channel that is named twice is unknown the second time.
-            for channel in &channels {
-                let _ = subscriptions.remove(channel.as_ref());
-            }
-            Ok(())
-        })
+        let names: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
+        requests::remove_channels(self.core(), self.at, &names)
     }
 
     /// Removes one channel, like [`remove_channels`](Self::remove_channels).
@@ -772,16 +880,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     {
         let channels: Vec<C::Item> = channels.into_iter().collect();
         let names: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
-        let muted = self.core().change_and_wait(self.at, |database, actions| {
-            let registry = &mut database.subscriptions.registry;
-            match only {
-                Some(id) => registry.mute_subscriber(id, &names, mute)?,
-                None => registry.mute_channels(&names, mute)?,
-            }
-            names.iter().for_each(|channel| database.refresh(channel, only, actions));
-            Ok(((), names.iter().map(|channel| ((*channel).into(), None)).collect()))
-        });
-        muted.map(|((), ticket)| ticket)
+        requests::set_muted(self.core(), self.at, only, &names, mute)
     }
 
     fn channels_of(&self, id: &I) -> Result<Vec<Box<str>>, Error> {
@@ -958,10 +1057,39 @@ impl<I: Clone + Eq + Hash + Send + 'static> fmt::Debug for Notifier<I> {
 #[must_use]
 pub struct NotifierBuilder {
     config: Config,
+    /// The configurations of the other databases.
+    others: Vec<Config>,
     settings: NotifierSettings,
 }
 
 impl NotifierBuilder {
+    /// Adds a database. A start opens the sessions of all databases, concurrently, and fails if one cannot be opened;
+    /// [`Notifier::databases`] returns a handle for each.
+    ///
+    /// The notifier that is built refers to the first database until [`at`](Notifier::at) names another. Databases with equal
+    /// configurations share one session.
+    ///
+    /// ```
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder("host=berlin user=app")?.database("host=oslo user=app")?.build::<u32>();
+    /// let hosts: Vec<_> = n.databases().iter().map(|shop| shop.config().get_hosts()[0].clone()).collect();
+    /// assert_eq!(hosts, ["berlin", "oslo"]);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if the connection string is invalid.
+    pub fn database<C>(mut self, config: C) -> Result<Self, Error>
+    where
+        C: TryInto<Config>,
+        Error: From<C::Error>,
+    {
+        self.others.push(config.try_into()?);
+        Ok(self)
+    }
+
     /// Sets the number of threads that call callbacks. Default: 1.
     ///
     /// With any number, a subscriber's callbacks are called one at a time and in order. With one thread, a callback that
@@ -1138,6 +1266,9 @@ impl NotifierBuilder {
     {
         let core = Arc::new(NotifierCore::new(self.settings));
         let at = core.add_database(self.config);
+        for config in self.others {
+            core.add_database(config);
+        }
         Notifier { owner: Arc::new(StopOnDrop(core)), at }
     }
 

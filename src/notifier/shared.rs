@@ -49,6 +49,8 @@ pub(crate) struct NotifierState<I: 'static> {
     pub(crate) is_autorun: bool,
     pub(crate) databases: Vec<Database<I>>,
     pub(crate) by_connection: HashMap<ConnId, usize>,
+    /// The process IDs of the open sessions, and of earlier ones.
+    pub(crate) pids: HashMap<ConnId, i32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +73,12 @@ impl<I: 'static> NotifierState<I> {
 
     pub(crate) fn database(&mut self, at: usize) -> Result<&mut Database<I>, Error> {
         self.databases.get_mut(at).ok_or(Error::NotRunning)
+    }
+
+    /// Returns the process ID of the backend of an open session.
+    pub(crate) fn session_pid(&self, at: usize) -> Option<i32> {
+        let session = &self.databases.get(at)?.session;
+        self.pids.get(&session.id().filter(|_| session.is_open())?).copied()
     }
 
     fn check_running(&self) -> Result<(), Error> {
@@ -106,6 +114,7 @@ impl<I: 'static> NotifierCore<I> {
             is_autorun: settings.autorun,
             databases: Vec::new(),
             by_connection: HashMap::new(),
+            pids: HashMap::new(),
         };
         Self {
             context: Arc::new(SubscriptionContext {
@@ -351,6 +360,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
             });
         }
         state.databases.push(database);
+        self.phase_changed.notify_all();
         at
     }
 

@@ -9,6 +9,7 @@ mod lifecycle;
 mod outages;
 mod sending;
 mod sessions;
+mod states;
 
 mod subscriptions;
 mod support;

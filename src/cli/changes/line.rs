@@ -93,7 +93,12 @@ mod tests {
 
     #[test]
     fn fields_of_the_line_are_found_in_a_payload_and_not_in_its_values() {
-        for payload in [r#"{"number":1,"kind":"gap"}"#, r#"{"p\u006fsition":1}"#, r#"{"a":{},"time":[{"b":1e400}]}"#] {
+        for payload in [
+            r#"{"label":"x"}"#,
+            r#"{"number":1,"kind":"gap"}"#,
+            r#"{"p\u006fsition":1}"#,
+            r#"{"a":{},"time":[{"b":1e400}]}"#,
+        ] {
             assert!(has_reserved_field(payload), "{payload}");
         }
         for payload in [r#"{"new_data":{"kind":1,"position":"p"}}"#, "{}", "", "[]", r#"{"query":"database"}"#] {

@@ -1,0 +1,100 @@
+//! Requests of users that change the channels of a database.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::manager::Ticket;
+use crate::notifier::lifecycle::State;
+use crate::notifier::shared::NotifierCore;
+use crate::notifier::subscription::Callback;
+
+/// Subscribes a callback, and waits until the server has acknowledged its channel. After an error, nothing is subscribed.
+pub(crate) fn subscribe<I: Clone + Eq + Hash + Send + 'static>(
+    core: &Arc<NotifierCore<I>>,
+    at: usize,
+    id: &I,
+    channel: &str,
+    callback: Box<Callback<I>>,
+) -> Result<(), Error> {
+    if core.is_own_thread() {
+        return Err(Error::InsideCallback { instead: "use subscribe_ticket" });
+    }
+    let (undo, mut ticket) = core.subscribe(at, id, channel, callback)?;
+    let timeout = core.read(at, |database| database.config.get_call_timeout());
+    let result = ticket.wait(timeout).map_err(|error| match error {
+        Error::Timeout { .. } => {
+            let closed = !matches!(State::of(&core.lock(), at), State::Listening);
+            let action = if closed { "restoring the session" } else { "acknowledging the channel" };
+            Error::Timeout { action, after: timeout.unwrap_or_default(), closed }
+        }
+        other => other,
+    });
+    match result {
+        Ok(()) => drop(undo),
+        Err(_) => core.revert(at, channel, undo),
+    }
+    core.context.deferred_drop.drop_all();
+    result
+}
+
+/// Removes a subscription. The ticket resolves once the server has acknowledged that the channel is not listened to, if
+/// nothing else wants the channel.
+pub(crate) fn unsubscribe<I: Clone + Eq + Hash + Send + 'static>(
+    core: &Arc<NotifierCore<I>>,
+    at: usize,
+    id: &I,
+    channel: &str,
+) -> Result<Ticket<()>, Error> {
+    core.change(|state, actions| {
+        state.database(at)?.subscriptions.unsubscribe(id, channel)?;
+        let mut session = None;
+        if state.is_autorun {
+            core.sync(state, at, actions);
+            let database = state.database(at)?;
+            session = database.session.id().filter(|_| !database.subscriptions.registry.is_wanted(channel));
+        }
+        Ok(match (&state.handle, session) {
+            // The channel may have been unlistened before. Under the lock, this comes before any later LISTEN.
+            (Some(handle), Some(session)) => handle.unlisten(session, [channel]),
+            _ => Ticket::resolved(&core.threads, Ok(())),
+        })
+    })
+}
+
+/// Removes channels with their subscriptions: all of them, or after an error none.
+pub(crate) fn remove_channels<I: Clone + Eq + Hash + Send + 'static>(
+    core: &Arc<NotifierCore<I>>,
+    at: usize,
+    names: &[&str],
+) -> Result<(), Error> {
+    core.change_database(at, |database, _| {
+        let subscriptions = &mut database.subscriptions;
+        names.iter().try_for_each(|channel| subscriptions.registry.check_known(channel))?;
+        // All are known; one that is named twice is unknown the second time.
+        for channel in names {
+            let _ = subscriptions.remove(channel);
+        }
+        Ok(())
+    })
+}
+
+/// Mutes or unmutes channels, or one subscriber's subscriptions to them.
+pub(crate) fn set_muted<I: Clone + Eq + Hash + Send + 'static>(
+    core: &Arc<NotifierCore<I>>,
+    at: usize,
+    only: Option<&I>,
+    names: &[&str],
+    mute: bool,
+) -> Result<Ticket<()>, Error> {
+    let muted = core.change_and_wait(at, |database, actions| {
+        let registry = &mut database.subscriptions.registry;
+        match only {
+            Some(id) => registry.mute_subscriber(id, names, mute)?,
+            None => registry.mute_channels(names, mute)?,
+        }
+        names.iter().for_each(|channel| database.refresh(channel, only, actions));
+        Ok(((), names.iter().map(|channel| ((*channel).into(), None)).collect()))
+    });
+    muted.map(|((), ticket)| ticket)
+}
