@@ -279,7 +279,7 @@ mod ticket;
 
 pub use config::{
     AuthMethod, ChannelBinding, Config, LoadBalanceHosts, PasswordRequest, SslCertMode, SslMode, SslNegotiation,
-    TargetSessionAttrs, TlsVersion,
+    TargetSessionAttrs, TlsVersion, UnknownName,
 };
 pub use connection::{ConnectMany, Connection, Diagnosis, Finding, FindingKind, Severity, Wait};
 pub use error::{

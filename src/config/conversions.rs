@@ -6,12 +6,18 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::values::ConfigValues;
-use super::{Config, environment, sources};
-use crate::error::{Error, Escaped};
+use super::{Config, UnknownName, environment, sources};
+use crate::error::{ConfigError, Error, Escaped};
 
 impl From<ConfigValues> for Config {
     fn from(settings: ConfigValues) -> Self {
         Config { inner: Arc::new(settings) }
+    }
+}
+
+impl From<UnknownName> for Error {
+    fn from(error: UnknownName) -> Self {
+        ConfigError { origin: "name of a value".into(), position: None, message: error.to_string() }.into()
     }
 }
 

@@ -47,6 +47,8 @@ use crate::error::Error;
 
 pub(crate) use endpoints::{Endpoint, Host};
 pub(crate) use feature::BUILT_IN as TLS_BUILT_IN;
+pub(crate) use names::Named;
+pub use names::UnknownName;
 pub(crate) use passfile::Passfile;
 pub(crate) use password::PasswordProvider;
 pub use password::PasswordRequest;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::Utf8Error;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::frames::{channel_in, payload_in, pid_in};
 ///     println!("{} {} from process {}", n.channel(), n.payload(), n.pid());
 /// }
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[doc(alias = "PGnotify")]
 pub struct NotificationRef<'b> {
     pub(super) channel_len: usize,
@@ -231,6 +232,12 @@ impl PartialEq for Notification {
 
 impl Eq for Notification {}
 
+impl Hash for Notification {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_ref().hash(state);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Slice;
@@ -265,6 +272,20 @@ mod tests {
                 assert_eq!(owned.clone().detach(), *owned);
             }
             assert_eq!(owned[2].payload_bytes(), text);
+        }
+    }
+
+    #[test]
+    fn equal_notifications_have_equal_hashes_wherever_they_are_stored() {
+        use std::collections::HashSet;
+        for payload in [0, 50, 51, 6_000] {
+            let frames = [frame(7, b"c", &vec![b'x'; payload]), frame(8, b"c", &vec![b'x'; payload])];
+            let received: Vec<_> = batch(&frames).into_iter().collect();
+            let mut seen: HashSet<_> = received.iter().cloned().collect();
+            assert_eq!(seen.len(), 2, "another process is another notification");
+            assert!(!seen.insert(received[0].clone().detach()));
+            let borrowed: HashSet<_> = received.iter().map(Notification::as_ref).collect();
+            assert!(borrowed.contains(&received[1].as_ref().to_owned().as_ref()));
         }
     }
 

@@ -1,7 +1,9 @@
 //! Findings: their subjects, their severities and their texts.
 
 use std::fmt;
+use std::str::FromStr;
 
+use crate::config::{Named, UnknownName};
 use crate::error::Escaped;
 
 /// The kind, the finding and the remedy.
@@ -14,6 +16,7 @@ pub(super) type FindingText = (FindingKind, &'static str, &'static str);
 ///
 /// assert!(Severity::Failure > Severity::Warning && Severity::Info > Severity::Ok);
 /// assert_eq!(Severity::Warning.to_string(), "warning");
+/// assert_eq!("warning".parse(), Ok(Severity::Warning));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -28,15 +31,24 @@ pub enum Severity {
     Failure,
 }
 
+impl Named for Severity {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("ok", Self::Ok), ("info", Self::Info), ("warning", Self::Warning), ("failure", Self::Failure)];
+}
+
 /// Formats the severity as one lower-case word.
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Severity::Ok => "ok",
-            Severity::Info => "info",
-            Severity::Warning => "warning",
-            Severity::Failure => "failure",
-        })
+        f.pad(Named::name(*self))
+    }
+}
+
+/// Parses the lower-case word.
+impl FromStr for Severity {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        Self::parse_name(name)
     }
 }
 
@@ -48,7 +60,12 @@ macro_rules! finding_kinds {
         /// Its text is a stable identifier:
         ///
         /// ```
-        /// assert_eq!(notifyman::FindingKind::TransactionPooler.to_string(), "transaction-pooler");
+        /// use notifyman::FindingKind;
+        ///
+        /// let kind: FindingKind = "transaction-pooler".parse()?;
+        /// assert_eq!(kind, FindingKind::TransactionPooler);
+        /// assert_eq!(kind.to_string(), "transaction-pooler");
+        /// # Ok::<(), notifyman::UnknownName>(())
         /// ```
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
@@ -56,13 +73,8 @@ macro_rules! finding_kinds {
             $($(#[$doc])+ $kind,)+
         }
 
-        impl FindingKind {
-            /// Returns the stable identifier: lower-case words joined by `-`.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$kind => $name,)+
-                }
-            }
+        impl Named for FindingKind {
+            const NAMES: &'static [(&'static str, Self)] = &[$(($name, Self::$kind)),+];
         }
     };
 }
@@ -124,6 +136,22 @@ finding_kinds! {
     Encoding = "encoding",
     /// A check that could not be made.
     Unexamined = "unexamined",
+}
+
+impl FindingKind {
+    /// Returns the stable identifier: lower-case words joined by `-`.
+    pub fn name(self) -> &'static str {
+        Named::name(self)
+    }
+}
+
+/// Parses the stable identifier.
+impl FromStr for FindingKind {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        Self::parse_name(name)
+    }
 }
 
 /// Formats the stable identifier.
