@@ -1,9 +1,9 @@
 //! The cost of change triggers, compared with hand-written triggers: writes, bulk writes, memory of a session, and DDL.
 //!
 //! ```text
-//! tests/with-postgres cargo bench --features json --bench changes                       # about 3 minutes
-//! tests/with-postgres cargo bench --features json --bench changes -- --seconds 0.3      # a short run, for CI
-//! tests/with-postgres cargo bench --features json --bench changes -- --write            # also into the documentation
+//! tests/with-postgres cargo bench --features changes --bench changes                       # about 3 minutes
+//! tests/with-postgres cargo bench --features changes --bench changes -- --seconds 0.3      # a short run, for CI
+//! tests/with-postgres cargo bench --features changes --bench changes -- --write            # also into the documentation
 //! ```
 //!
 //! Each variant of reporting changes has a database of its own, created from one template, so that the variants can take

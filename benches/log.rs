@@ -1,9 +1,9 @@
 //! Reading a log of changes: the delay from the commit to the reader, a replay, and a poll while an old snapshot is held.
 //!
 //! ```text
-//! tests/with-postgres cargo bench --features json --bench log                      # about 1 minute
-//! tests/with-postgres cargo bench --features json --bench log -- --seconds 0.3     # a short run, for CI
-//! tests/with-postgres cargo bench --features json --bench log -- --hold 3600       # an old snapshot for an hour
+//! tests/with-postgres cargo bench --features changes --bench log                      # about 1 minute
+//! tests/with-postgres cargo bench --features changes --bench log -- --seconds 0.3     # a short run, for CI
+//! tests/with-postgres cargo bench --features changes --bench log -- --hold 3600       # an old snapshot for an hour
 //! ```
 //!
 //! The bench starts the server without fsync. Delays are measured in one process, with one clock. The goals are for an idle

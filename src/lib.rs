@@ -9,7 +9,7 @@
 //! | one session, which listens, notifies and waits | [`Connection`] |
 //! | many sessions in one loop | [`NotificationManager`] |
 //! | functions that are called by channel | [`Notifier`] |
-//! | changes to tables | `changes` (feature `json`) |
+//! | changes to tables | `changes` (feature `changes`) |
 //!
 //! In a `for` loop, `None` means idle. (`next()` returns `Some(None)` when idle, and `None` at the end.)
 //!
@@ -234,12 +234,19 @@
 //!
 //! # Features
 //!
-//! None is on by default. The crate needs Rust 1.88 or later, and Unix; Linux and macOS are tested.
+//! None is on by default. The crate needs Rust 1.88 or later, and Linux or macOS.
 //!
-//! - `tls` encrypts connections, with rustls and ring. Without it an `sslmode` up to `prefer` connects unencrypted, and a stricter
-//!   one is refused.
-//! - `json` reads payloads as types and values, and adds `changes`; `python` also reads Python literals.
-//! - `stream` adds streams for async code, on any runtime.
+//! | feature | effect | crates |
+//! |---|---|---|
+//! | `tls` | encrypted connections | rustls with ring |
+//! | `json` | payloads as types and values | serde, serde_json |
+//! | `python` | payloads that are Python literals; implies `json` | |
+//! | `stream` | streams for async code, on any runtime | futures-core |
+//! | `changes` | the module `changes`: triggers on tables, and a worker; implies `json` | |
+//! | `tracing` | events and a transcript for a subscriber | tracing |
+//! | `cli` | the program `notifyman`; implies `changes` and `tls` | clap and others |
+//!
+//! - Without `tls`, an `sslmode` up to `prefer` connects unencrypted, and a stricter one is refused.
 //! - `tracing` writes an event for each connection that is lost, restored or given up, and for each callback that panics; at the
 //!   level DEBUG also for each change of a connection's state, and at TRACE for each timer and each message on the wire. The
 //!   target is `notifyman`. Messages of a login that may contain a password are written without their content, and others with
@@ -250,12 +257,11 @@
 //!   ```text
 //!   tracing_subscriber::fmt().with_env_filter("notifyman=debug").init();
 //!   ```
-//!
-//! - `cli` builds the program `notifyman`, with TLS.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "tls"), allow(unreachable_code, reason = "there is no value of what encrypts"))]
 
-#[cfg(feature = "json")]
+#[cfg(feature = "changes")]
 pub mod changes;
 mod clock;
 mod config;

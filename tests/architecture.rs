@@ -1,6 +1,7 @@
 //! Rules for the source code that a machine can check: layers, names and words.
 
 mod imports;
+mod package;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod architecture;
-#[cfg(feature = "json")]
+#[cfg(feature = "changes")]
 mod changes;
 mod config;
 mod connection;

@@ -146,7 +146,7 @@
 //!
 //! # What it costs
 //!
-//! Measured by `cargo bench --features json --bench changes` on two cores without fsync. Commits are cheap without fsync, so the
+//! Measured by `cargo bench --features changes --bench changes` on two cores without fsync. Commits are cheap without fsync, so the
 //! share of a trigger is at its highest. Use the ratios, and measure your own workload.
 //!
 #![doc = include_str!("costs.md")]

@@ -170,7 +170,7 @@ impl Handle {
     }
 
     /// Like [`query`](Self::query), but calls `then` on the loop's thread with the result.
-    #[cfg(feature = "json")]
+    #[cfg(feature = "changes")]
     pub(crate) fn query_then(
         &self,
         id: ConnId,

@@ -62,11 +62,11 @@ impl SourceFile {
     }
 }
 
-fn package() -> &'static Path {
+pub fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn relative(root: &Path, path: &Path) -> String {
+pub fn relative(root: &Path, path: &Path) -> String {
     path.strip_prefix(root).unwrap().to_str().unwrap().to_owned()
 }
 
@@ -83,7 +83,7 @@ fn doc_starts(lines: &str) -> Vec<String> {
     starts
 }
 
-fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
+pub fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if !path.is_dir() {
@@ -125,8 +125,8 @@ pub fn crate_files() -> Vec<SourceFile> {
 
 /// Returns the files of a directory that people read: code, pages, SQL and scripts, each with its path and text.
 pub fn texts(directory: &str) -> Vec<(String, String)> {
-    // A packaged crate has no `.github`.
-    if directory == ".github" && !package().join(directory).exists() {
+    // A packaged crate has no `fuzz`.
+    if directory == "fuzz" && !package().join(directory).exists() {
         return Vec::new();
     }
     let (_, paths) = below(directory);
