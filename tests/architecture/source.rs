@@ -98,7 +98,10 @@ pub fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
 fn below(directory: &str) -> (PathBuf, Vec<PathBuf>) {
     let root = package().join(directory);
     let mut paths = Vec::new();
-    collect(&root, &mut paths);
+    // A packaged crate has no `fuzz`.
+    if directory != "fuzz" || root.exists() {
+        collect(&root, &mut paths);
+    }
     paths.sort();
     (root, paths)
 }
@@ -125,10 +128,6 @@ pub fn crate_files() -> Vec<SourceFile> {
 
 /// Returns the files of a directory that people read: code, pages, SQL and scripts, each with its path and text.
 pub fn texts(directory: &str) -> Vec<(String, String)> {
-    // A packaged crate has no `fuzz`.
-    if directory == "fuzz" && !package().join(directory).exists() {
-        return Vec::new();
-    }
     let (_, paths) = below(directory);
     let is_text = |path: &&PathBuf| {
         let extension = path.extension().and_then(|extension| extension.to_str());
