@@ -18,7 +18,12 @@ use crate::error::Error;
 /// while let Some(event) = nm.next() {
 ///     let Some((conn, batch)) = event else { continue };
 ///     if let Some(gap) = batch.gap() {
-///         println!("{conn}: {:?} missed on {:?}: {}", gap.duration(), gap.channels(), gap.cause());
+///         println!(
+///             "{conn}: {:?} missed on {:?}: {}",
+///             gap.duration(),
+///             gap.channels(),
+///             gap.cause()
+///         );
 ///         flush(gap.channels());
 ///     }
 /// }

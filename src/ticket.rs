@@ -65,7 +65,10 @@ impl ThreadMark {
 /// let loop_thread = std::thread::spawn(move || nm.by_ref().for_each(drop));
 ///
 /// let db = Connection::connect("postgres://localhost/app")?;
-/// let id = handle.insert(db).wait(Duration::from_secs(1))?.expect("the manager is running");
+/// let id = handle
+///     .insert(db)
+///     .wait(Duration::from_secs(1))?
+///     .expect("the manager is running");
 /// println!("the loop has accepted the connection as {id}");
 /// handle.stop();
 /// # Ok(()) }

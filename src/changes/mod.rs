@@ -24,7 +24,9 @@
 //!             Some(keys) => println!("forget {keys:?} of {}", change.table_name),
 //!             None => println!("forget all of {}", change.table_name),
 //!         },
-//!         ChangeEvent::Connected | ChangeEvent::Gap(_) | ChangeEvent::Dropped(_) => println!("forget everything"),
+//!         ChangeEvent::Connected
+//!         | ChangeEvent::Gap(_)
+//!         | ChangeEvent::Dropped(_) => println!("forget everything"),
 //!         other => eprintln!("{other:?}"),
 //!     }
 //! }

@@ -41,7 +41,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// # let mut db = Connection::connect(database())?;
 /// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
 /// # Installer::new().build(&mut db)?;
-/// let changes = Worker::new([database().parse::<Config>()?]).tables(["price"]).start()?;
+/// let config: Config = database().parse()?;
+/// let changes = Worker::new([config]).tables(["price"]).start()?;
 /// for (database, event) in changes.flatten() {
 ///     match event {
 ///         ChangeEvent::Connected => {
@@ -52,8 +53,12 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 ///             println!("{database}: {:?} {:?}", change.method, change.new_data);
 /// #           break;
 ///         }
-///         ChangeEvent::Schema(change) => println!("{database}: {}", change.object_identity),
-///         ChangeEvent::Gap(gap) => println!("{database}: nothing was received for {:?}", gap.duration()),
+///         ChangeEvent::Schema(change) => {
+///             println!("{database}: {}", change.object_identity);
+///         }
+///         ChangeEvent::Gap(gap) => {
+///             println!("{database}: a gap of {:?}", gap.duration());
+///         }
 ///         other => println!("{database}: {other:?}"),
 ///     }
 /// }

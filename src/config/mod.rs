@@ -72,8 +72,10 @@ const LABEL_MAX: usize = 63;
 /// ```no_run
 /// use notifyman::Config;
 ///
-/// let url: Config = "postgres://app:secret@db1,db2/shop?connect_timeout=5".parse()?;
-/// let pairs: Config = "host=db1,db2 user=app password=secret dbname=shop".parse()?;
+/// let url: Config =
+///     "postgres://app:secret@db1,db2/shop?connect_timeout=5".parse()?;
+/// let pairs: Config =
+///     "host=db1,db2 user=app password=secret dbname=shop".parse()?;
 /// let environment = Config::from_env()?; // PGHOST, PGUSER, PGPASSWORD, ...
 /// # Ok::<(), notifyman::Error>(())
 /// ```
@@ -94,7 +96,12 @@ const LABEL_MAX: usize = 63;
 ///     .dbname("shop")
 ///     .connect_timeout(Duration::from_secs(5));
 ///
-/// assert_eq!(config, Config::without_env("postgres://app:secret@db1,db2:5432/shop?port=&connect_timeout=5")?);
+/// assert_eq!(
+///     config,
+///     Config::without_env(
+///         "postgres://app:secret@db1,db2:5432/shop?port=&connect_timeout=5"
+///     )?
+/// );
 /// assert!(!format!("{config:?}").contains("secret"));
 /// # Ok::<(), notifyman::Error>(())
 /// ```
@@ -175,7 +182,8 @@ impl Config {
     /// The files that the string names with `servicefile` and `passfile` are read.
     ///
     /// ```
-    /// let config = notifyman::Config::without_env("host=/run/postgresql dbname=shop")?;
+    /// let config =
+    ///     notifyman::Config::without_env("host=/run/postgresql dbname=shop")?;
     /// assert_eq!(config.get_hosts(), ["/run/postgresql"]);
     /// assert_eq!(config.get_user(), None); // that is: the operating system's user
     /// # Ok::<(), notifyman::Error>(())
@@ -250,7 +258,10 @@ impl Config {
     ///     std::fs::read_to_string(format!("/run/tokens/{}", request.user()))
     /// }
     ///
-    /// let config = Config::new().host("db.example").user("app").password_with(|request| Ok(token(request)?));
+    /// let config = Config::new()
+    ///     .host("db.example")
+    ///     .user("app")
+    ///     .password_with(|request| Ok(token(request)?));
     /// # let _ = config;
     /// ```
     ///
@@ -363,8 +374,10 @@ impl Config {
     /// # fn main() -> Result<(), notifyman::Error> {
     /// # let url = database();
     /// let config: Config = url.parse()?;
-    /// let mut db = Connection::connect(config.after_connect("SET application_name = 'price cache'"))?;
-    /// assert_eq!(db.query("SHOW application_name")?[0].get(0).as_deref(), Some("price cache"));
+    /// let sql = "SET application_name = 'price cache'";
+    /// let mut db = Connection::connect(config.after_connect(sql))?;
+    /// let name = db.query("SHOW application_name")?;
+    /// assert_eq!(name[0].get(0).as_deref(), Some("price cache"));
     /// # Ok(()) }
     /// ```
     ///
@@ -481,8 +494,13 @@ impl Config {
     /// ```
     /// use notifyman::{Config, TargetSessionAttrs};
     ///
-    /// let config = Config::new().host("db1,db2").target_session_attrs(TargetSessionAttrs::ReadWrite);
-    /// assert_eq!(config, Config::without_env("host=db1,db2 target_session_attrs=read-write")?);
+    /// let config = Config::new()
+    ///     .host("db1,db2")
+    ///     .target_session_attrs(TargetSessionAttrs::ReadWrite);
+    /// assert_eq!(
+    ///     config,
+    ///     Config::without_env("host=db1,db2 target_session_attrs=read-write")?
+    /// );
     /// # Ok::<(), notifyman::Error>(())
     /// ```
     #[must_use]
@@ -495,8 +513,13 @@ impl Config {
     /// ```
     /// use notifyman::{Config, LoadBalanceHosts};
     ///
-    /// let config = Config::new().host("db1,db2").load_balance_hosts(LoadBalanceHosts::Random);
-    /// assert_eq!(config, Config::without_env("host=db1,db2 load_balance_hosts=random")?);
+    /// let config = Config::new()
+    ///     .host("db1,db2")
+    ///     .load_balance_hosts(LoadBalanceHosts::Random);
+    /// assert_eq!(
+    ///     config,
+    ///     Config::without_env("host=db1,db2 load_balance_hosts=random")?
+    /// );
     /// # Ok::<(), notifyman::Error>(())
     /// ```
     #[must_use]
@@ -522,7 +545,10 @@ impl Config {
     /// ```
     /// use notifyman::{Config, SslMode};
     ///
-    /// let config = Config::new().host("db1").sslmode(SslMode::VerifyFull).sslrootcert("/etc/ssl/shop-ca.crt");
+    /// let config = Config::new()
+    ///     .host("db1")
+    ///     .sslmode(SslMode::VerifyFull)
+    ///     .sslrootcert("/etc/ssl/shop-ca.crt");
     /// # let _ = config;
     /// ```
     #[must_use]
@@ -653,7 +679,9 @@ impl Config {
     /// ```
     /// use notifyman::{Config, SslMode, SslNegotiation};
     ///
-    /// let config = Config::new().sslnegotiation(SslNegotiation::Direct).sslmode(SslMode::Require);
+    /// let config = Config::new()
+    ///     .sslnegotiation(SslNegotiation::Direct)
+    ///     .sslmode(SslMode::Require);
     /// assert_eq!(config.get_sslnegotiation(), SslNegotiation::Direct);
     /// ```
     #[must_use]
@@ -678,11 +706,15 @@ impl Config {
     ///
     /// # fn main() -> Result<(), notifyman::rustls::Error> {
     /// # let my_roots = RootCertStore::empty();
-    /// let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-    ///     .with_safe_default_protocol_versions()?
-    ///     .with_root_certificates(my_roots)
-    ///     .with_no_client_auth();
-    /// let config = Config::new().host("db1").sslmode(SslMode::VerifyFull).tls_config(Arc::new(tls));
+    /// let tls =
+    ///     ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    ///         .with_safe_default_protocol_versions()?
+    ///         .with_root_certificates(my_roots)
+    ///         .with_no_client_auth();
+    /// let config = Config::new()
+    ///     .host("db1")
+    ///     .sslmode(SslMode::VerifyFull)
+    ///     .tls_config(Arc::new(tls));
     /// # let _ = config;
     /// # Ok(()) }
     /// ```

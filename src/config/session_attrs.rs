@@ -10,7 +10,9 @@ use super::names::named;
 /// ```
 /// use notifyman::{Config, TargetSessionAttrs};
 ///
-/// let config = Config::without_env("postgres://db1,db2,db3/shop?target_session_attrs=primary")?;
+/// let config = Config::without_env(
+///     "postgres://db1,db2,db3/shop?target_session_attrs=primary",
+/// )?;
 /// assert_eq!(config.get_target_session_attrs(), TargetSessionAttrs::Primary);
 /// # Ok::<(), notifyman::Error>(())
 /// ```

@@ -17,7 +17,10 @@ const SYSTEM: &str = "system";
 /// ```
 /// use notifyman::{Config, SslMode, SslNegotiation};
 ///
-/// let config = Config::new().host("db1").sslmode(SslMode::Require).sslnegotiation(SslNegotiation::Direct);
+/// let config = Config::new()
+///     .host("db1")
+///     .sslmode(SslMode::Require)
+///     .sslnegotiation(SslNegotiation::Direct);
 /// assert_eq!(config.get_sslnegotiation(), SslNegotiation::Direct);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

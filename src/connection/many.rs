@@ -37,7 +37,8 @@ const IN_PROGRESS: usize = 256;
 /// use notifyman::Connection;
 ///
 /// let mut open = Vec::new();
-/// for (number, result) in Connection::connect_many(&dsns).at_once(16).listen(["prices"])? {
+/// let attempts = Connection::connect_many(&dsns).at_once(16);
+/// for (number, result) in attempts.listen(["prices"])? {
 ///     match result {
 ///         Ok(connection) => open.push(connection),
 ///         Err(error) => eprintln!("{}: {error}", dsns[number]),

@@ -100,9 +100,13 @@ impl Connection {
     /// use notifyman::{Config, Connection};
     ///
     /// # fn main() -> Result<(), notifyman::Error> {
-    /// let a = Connection::connect("postgres://app:secret@db1,db2/shop?connect_timeout=5")?;
+    /// let a = Connection::connect(
+    ///     "postgres://app:secret@db1,db2/shop?connect_timeout=5",
+    /// )?;
     /// let b = Connection::connect("host=/var/run/postgresql dbname=shop")?;
-    /// let c = Connection::connect(Config::new().host("db1").user("app").dbname("shop"))?;
+    /// let c = Connection::connect(
+    ///     Config::new().host("db1").user("app").dbname("shop"),
+    /// )?;
     /// # Ok(()) }
     /// ```
     ///
@@ -136,7 +140,8 @@ impl Connection {
     /// let shops = [("Berlin", berlin), ("Oslo", oslo), ("Nowhere", nowhere)];
     /// let mut nm = NotificationManager::new([]);
     /// let mut names = HashMap::new();
-    /// for (i, opened) in Connection::connect_many(shops.iter().map(|(_, dsn)| dsn)).listen(["prices"])? {
+    /// let attempts = Connection::connect_many(shops.iter().map(|(_, dsn)| dsn));
+    /// for (i, opened) in attempts.listen(["prices"])? {
     ///     match opened {
     ///         Ok(db) => drop(names.insert(nm.insert(db), shops[i].0)),
     ///         Err(error) => eprintln!("{}: {error}", shops[i].0),

@@ -16,8 +16,14 @@ use std::fmt::{self, Write as _};
 /// use notifyman::Escaped;
 ///
 /// assert_eq!(Escaped("déjà vu: 100 %").to_string(), "déjà vu: 100 %");
-/// assert_eq!(Escaped("red: \u{1b}[31m\nroot# ").to_string(), r"red: \u{1b}[31m\nroot# ");
-/// assert_eq!(Escaped(format_args!("{}", '\u{202e}')).to_string(), r"\u{202e}");
+/// assert_eq!(
+///     Escaped("red: \u{1b}[31m\nroot# ").to_string(),
+///     r"red: \u{1b}[31m\nroot# "
+/// );
+/// assert_eq!(
+///     Escaped(format_args!("{}", '\u{202e}')).to_string(),
+///     r"\u{202e}"
+/// );
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Escaped<T>(

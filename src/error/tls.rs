@@ -30,7 +30,8 @@ pub struct TlsError {
 /// use notifyman::{Config, Connection, SslMode, TlsErrorKind};
 ///
 /// // No server listens on this port, so the error is not about TLS.
-/// let unreachable = Config::new().host("127.0.0.1").port(1).sslmode(SslMode::Prefer);
+/// let unreachable =
+///     Config::new().host("127.0.0.1").port(1).sslmode(SslMode::Prefer);
 /// let error = Connection::connect(unreachable).unwrap_err();
 /// assert_ne!(error.tls().map(|tls| tls.kind()), Some(TlsErrorKind::NotOffered));
 /// ```

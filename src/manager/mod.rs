@@ -175,7 +175,11 @@ impl NotificationManager {
     ///     .heartbeat(Duration::from_secs(15), Duration::from_secs(5));
     /// for (conn, batch) in nm.flatten() {
     ///     if let Some(gap) = batch.gap() {
-    ///         println!("{conn} received nothing for {:?}: {:?} are stale", gap.duration(), gap.channels());
+    ///         println!(
+    ///             "{conn} received nothing for {:?}: {:?} are stale",
+    ///             gap.duration(),
+    ///             gap.channels()
+    ///         );
     ///     }
     /// }
     /// ```
@@ -273,7 +277,11 @@ impl NotificationManager {
     /// use notifyman::NotificationManager;
     ///
     /// let (period, deadline) = (Duration::from_secs(60), Duration::from_secs(5));
-    /// let nm = NotificationManager::new(conns).canary_on("PGNOTIFIER", period, deadline)?;
+    /// let nm = NotificationManager::new(conns).canary_on(
+    ///     "PGNOTIFIER",
+    ///     period,
+    ///     deadline,
+    /// )?;
     /// # drop(nm);
     /// assert!(NotificationManager::new([]).canary_on("", period, deadline).is_err());
     /// # Ok::<(), notifyman::Error>(())
@@ -335,9 +343,16 @@ impl NotificationManager {
     /// while let Some(event) = nm.next_event() {
     ///     match event {
     ///         Event::Idle => println!("idle"),
-    ///         Event::Notifies(id, batch) => println!("{id}: {} notifications", batch.len()),
-    ///         Event::Disconnected(id, error) => eprintln!("{id} is being restored: {error}"),
-    ///         Event::Restored(id, gap) => println!("{id} is restored; treat {:?} as stale", gap.channels()),
+    ///         Event::Notifies(id, batch) => {
+    ///             println!("{id}: {} notifications", batch.len())
+    ///         }
+    ///         Event::Disconnected(id, error) => {
+    ///             eprintln!("{id} is being restored: {error}")
+    ///         }
+    ///         Event::Restored(id, gap) => println!(
+    ///             "{id} is restored; treat {:?} as stale",
+    ///             gap.channels()
+    ///         ),
     ///         Event::Lost(id, error) => eprintln!("{id} is lost: {error}"),
     ///         _ => {}
     ///     }

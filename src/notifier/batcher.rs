@@ -50,7 +50,10 @@ const STATEMENT_MAX: usize = 1 << 20;
 /// let writers: Vec<_> = (0..4)
 ///     .map(|writer| {
 ///         let batcher = batcher.clone();
-///         std::thread::spawn(move || batcher.send("prices", writer.to_string()).wait(Duration::from_secs(5)))
+///         std::thread::spawn(move || {
+///             let mut ticket = batcher.send("prices", writer.to_string());
+///             ticket.wait(Duration::from_secs(5))
+///         })
 ///     })
 ///     .collect();
 /// for writer in writers {

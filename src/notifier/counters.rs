@@ -8,7 +8,8 @@ use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// # fn main() -> Result<(), notifyman::Error> {
 /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
 /// let stats = n.stats();
-/// println!("{} of {} delivered, {} dropped", stats.delivered, stats.received, stats.dropped);
+/// println!("{} of {} delivered", stats.delivered, stats.received);
+/// println!("{} dropped", stats.dropped);
 /// # assert_eq!(stats, Default::default());
 /// # Ok(()) }
 /// ```

@@ -13,8 +13,16 @@ use crate::notifier::payload::Payload;
 ///
 /// fn print(delivery: &Delivery<'_, Id>) {
 ///     match delivery {
-///         Delivery::Notification(n) => println!("{} {} {} {}", n.id(), n.channel(), n.payload(), n.pid()),
-///         Delivery::Missed(missed) => println!("{} {}: {missed}", missed.id(), missed.channel()),
+///         Delivery::Notification(n) => println!(
+///             "{} {} {} {}",
+///             n.id(),
+///             n.channel(),
+///             n.payload(),
+///             n.pid()
+///         ),
+///         Delivery::Missed(missed) => {
+///             println!("{} {}: {missed}", missed.id(), missed.channel())
+///         }
 ///     }
 /// }
 /// ```

@@ -33,7 +33,9 @@ const MOMENT: Duration = Duration::from_millis(1);
 ///
 /// match n.state() {
 ///     State::Listening => println!("notifications arrive"),
-///     State::Lost(error) | State::Failed(error) => eprintln!("restart the notifier after fixing this: {error}"),
+///     State::Lost(error) | State::Failed(error) => {
+///         eprintln!("restart the notifier after fixing this: {error}");
+///     }
 ///     other => println!("for now: {other:?}"),
 /// }
 /// # assert!(matches!(n.state(), State::Stopped));
@@ -91,7 +93,8 @@ impl State {
 /// use std::time::Duration;
 /// use notifyman::notifier::StillRunning;
 ///
-/// if let Err(StillRunning { id, channel, .. }) = n.stop_within(Duration::from_secs(2)) {
+/// let stopped = n.stop_within(Duration::from_secs(2));
+/// if let Err(StillRunning { id, channel, .. }) = stopped {
 ///     eprintln!("the callback of subscriber {id} for {channel} does not return");
 /// }
 /// # Ok(()) }

@@ -257,7 +257,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// use std::time::Duration;
     ///
     /// if let Err(running) = n.stop_within(Duration::from_secs(2)) {
-    ///     eprintln!("the callback of subscriber {} for {} does not return", running.id, running.channel);
+    ///     let (id, channel) = (running.id, running.channel);
+    ///     eprintln!("the callback of {id} for {channel} does not return");
     /// }
     /// # Ok::<(), notifyman::Error>(())
     /// ```
@@ -465,7 +466,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// ```
     /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
     /// for panic in n.take_panics() {
-    ///     eprintln!("subscriber {} on {}: {}", panic.id, panic.channel, panic.message);
+    ///     let (id, channel) = (panic.id, &panic.channel);
+    ///     eprintln!("subscriber {id} on {channel}: {}", panic.message);
     /// }
     /// # Ok::<(), notifyman::Error>(())
     /// ```
@@ -535,7 +537,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// n.subscribe(1, "orders", move |delivery| {
     ///     let Delivery::Notification(n) = delivery else { return };
     ///     let order = format!("order {}", n.payload());
-    ///     let _ = clone.subscribe_ticket(1, &order, |delivery| println!("{delivery}"));
+    ///     let _ = clone.subscribe_ticket(1, &order, |d| println!("{d}"));
     /// })?;
     /// # Ok::<(), notifyman::Error>(())
     /// ```
@@ -835,7 +837,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
     /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
     /// n.mute_subscriber_on(&7, ["prices"])?;
-    /// assert!(n.mute_subscriber_on(&7, ["orders"]).is_err(), "it is not subscribed to orders");
+    /// // It is not subscribed to this channel.
+    /// assert!(n.mute_subscriber_on(&7, ["orders"]).is_err());
     /// # Ok::<(), notifyman::Error>(())
     /// ```
     ///
@@ -937,7 +940,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// let n = Notifier::builder(conf)?.autorun(false).build::<u32>();
     /// for id in 0..1000 {
-    ///     n.subscribe(id, &format!("channel {id}"), |delivery| println!("{delivery}"))?;
+    ///     let channel = format!("channel {id}");
+    ///     n.subscribe(id, &channel, |delivery| println!("{delivery}"))?;
     /// }
     /// n.start()?; // one request for all
     /// # assert_eq!(n.stats().channels, 1000);
@@ -1008,7 +1012,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// use std::time::Duration;
     ///
     /// let batcher = n.batcher(Duration::from_millis(2), 1_000)?;
-    /// let mut tickets: Vec<_> = (0..100).map(|key| batcher.send("prices", key.to_string())).collect();
+    /// let send = |key: u32| batcher.send("prices", key.to_string());
+    /// let mut tickets: Vec<_> = (0..100).map(send).collect();
     /// for ticket in &mut tickets {
     ///     ticket.wait(Duration::from_secs(5))?;
     /// }
@@ -1098,7 +1103,9 @@ impl NotifierBuilder {
     /// ```
     /// use notifyman::Notifier;
     ///
-    /// let n = Notifier::builder("host=localhost user=shop")?.workers(4).build::<u32>();
+    /// let n = Notifier::builder("host=localhost user=shop")?
+    ///     .workers(4)
+    ///     .build::<u32>();
     /// # Ok::<(), notifyman::Error>(())
     /// ```
     pub fn workers(mut self, workers: usize) -> Self {
@@ -1113,7 +1120,9 @@ impl NotifierBuilder {
     /// use notifyman::notifier::{Policy, Queue};
     /// use notifyman::Notifier;
     ///
-    /// let n = Notifier::builder("host=localhost user=shop")?.queue(Queue::new(Policy::Coalesce)).build::<u32>();
+    /// let n = Notifier::builder("host=localhost user=shop")?
+    ///     .queue(Queue::new(Policy::Coalesce))
+    ///     .build::<u32>();
     /// # Ok::<(), notifyman::Error>(())
     /// ```
     pub fn queue(mut self, queue: Queue) -> Self {
@@ -1208,7 +1217,8 @@ impl NotifierBuilder {
     /// use std::time::Duration;
     /// use notifyman::Notifier;
     ///
-    /// let n: Notifier<u32> = Notifier::builder(conf)?.audit(Duration::from_secs(300)).start()?;
+    /// let period = Duration::from_secs(300);
+    /// let n: Notifier<u32> = Notifier::builder(conf)?.audit(period).start()?;
     /// # Ok(()) }
     /// ```
     pub fn audit(mut self, period: Duration) -> Self {
@@ -1226,7 +1236,9 @@ impl NotifierBuilder {
     /// use notifyman::notifier::State;
     ///
     /// // No server listens on this port yet.
-    /// let n = Notifier::builder("host=127.0.0.1 port=1 user=shop")?.keep_trying(true).start::<u32>()?;
+    /// let n = Notifier::builder("host=127.0.0.1 port=1 user=shop")?
+    ///     .keep_trying(true)
+    ///     .start::<u32>()?;
     /// assert!(matches!(n.state(), State::Away));
     /// # Ok::<(), notifyman::Error>(())
     /// ```
@@ -1241,8 +1253,10 @@ impl NotifierBuilder {
     /// ```
     /// use notifyman::Notifier;
     ///
-    /// let n = Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
-    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?; // without a server
+    /// let builder = Notifier::builder("host=localhost user=shop")?;
+    /// let n = builder.autorun(false).build::<u32>();
+    /// // This needs no server.
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
     /// assert_eq!(n.channels(), ["prices"]);
     /// # Ok::<(), notifyman::Error>(())
     /// ```

@@ -230,7 +230,9 @@ impl Installer {
     /// # fn main() -> Result<(), notifyman::Error> {
     /// let mut db = Connection::connect(database())?;
     /// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
-    /// Installer::new().build_with(&mut db, |step| println!("{} of {}: {}", step.done, step.total, step.table))?;
+    /// Installer::new().build_with(&mut db, |step| {
+    ///     println!("{} of {}: {}", step.done, step.total, step.table)
+    /// })?;
     /// # Ok(()) }
     /// ```
     ///

@@ -168,8 +168,17 @@ impl fmt::Display for FindingKind {
 ///
 /// # fn main() -> Result<(), notifyman::Error> {
 /// let mut db = Connection::connect("postgres://app@db.example/shop")?;
-/// for finding in db.diagnose()?.iter().filter(|finding| finding.severity() >= Severity::Warning) {
-///     eprintln!("{}: {} {}", finding.kind(), finding.what(), finding.advice());
+/// for finding in db
+///     .diagnose()?
+///     .iter()
+///     .filter(|finding| finding.severity() >= Severity::Warning)
+/// {
+///     eprintln!(
+///         "{}: {} {}",
+///         finding.kind(),
+///         finding.what(),
+///         finding.advice()
+///     );
 /// }
 /// # Ok(()) }
 /// ```

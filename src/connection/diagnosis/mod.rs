@@ -57,7 +57,10 @@ impl Diagnosis {
     /// use notifyman::{Config, Diagnosis, FindingKind};
     ///
     /// // No server listens on port 1.
-    /// let nowhere = Config::new().host("127.0.0.1").port(1).connect_timeout(Duration::from_secs(5));
+    /// let nowhere = Config::new()
+    ///     .host("127.0.0.1")
+    ///     .port(1)
+    ///     .connect_timeout(Duration::from_secs(5));
     /// let diagnosis = Diagnosis::of(nowhere);
     /// assert_eq!(diagnosis.findings()[0].kind(), FindingKind::Refused);
     /// ```

@@ -21,7 +21,8 @@ use crate::error::{Error, TlsErrorKind};
 /// use std::time::Duration;
 /// use notifyman::Backoff;
 ///
-/// let backoff = Backoff::default().first(Duration::from_millis(50)).per_second(50);
+/// let backoff =
+///     Backoff::default().first(Duration::from_millis(50)).per_second(50);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
