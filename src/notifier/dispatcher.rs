@@ -327,7 +327,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
             match taken {
                 Taken::Idle => break,
                 Taken::Busy => {
-                    read = subscriber.next_index(subscription);
+                    read = subscriber.next_index(visit.channel);
                     break;
                 }
                 Taken::Logged(index) => {
@@ -351,7 +351,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
             let is_over = loop {
                 if self.is_turn_over() {
                     subscriber.postpone(visit.counters);
-                    read = subscriber.next_index(subscription);
+                    read = subscriber.next_index(visit.channel);
                     self.dispatcher.resume([Arc::clone(subscription)]);
                     break true;
                 }

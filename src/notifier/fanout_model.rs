@@ -301,7 +301,7 @@ impl Harness {
         loop {
             let pending = &mut self.naive[label.0].pending;
             let report = match &taken {
-                Taken::Busy => return subscriber.next_index(label),
+                Taken::Busy => return subscriber.next_index(channel),
                 Taken::Pending(PendingItem { to, content: PendingContent::Missed(_) }) => pending.pop_report(to),
                 _ => None,
             };
@@ -339,7 +339,7 @@ impl Harness {
             if call == calls {
                 subscriber.postpone(&self.counters);
                 self.scheduled.insert(label.0, Arc::clone(label));
-                return subscriber.next_index(label);
+                return subscriber.next_index(channel);
             }
             taken = subscriber.take(&mut visit, &mut reader);
         }

@@ -247,8 +247,13 @@ impl<S> Subscriber<S> {
         self.lock().leave(counters);
     }
 
-    /// Returns the index of the next notification that a subscription reads, or the maximum.
-    pub(crate) fn next_index(&self, subscription: &S) -> u64 {
-        self.lock().cursor(subscription).map_or(u64::MAX, |cursor| cursor.next)
+    /// Returns the index of the next notification that the subscriber reads in the log of a channel, after a visit that has
+    /// left it something to read. The cursor may be that of the former subscription, which the visited one replaces. A
+    /// subscriber of several channels has moved what was published before, and the index is the maximum.
+    pub(crate) fn next_index(&self, channel: &FanoutChannel<S>) -> u64 {
+        match &*self.lock().cursors {
+            [cursor] if std::ptr::eq(&*cursor.channel, channel) => cursor.next,
+            _ => u64::MAX,
+        }
     }
 }

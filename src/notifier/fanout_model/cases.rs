@@ -60,3 +60,139 @@ fn n07_a_subscriber_that_keeps_up_needs_no_lock_although_another_one_keeps_the_l
     assert!(matches!(harness.subscribers[1].begin(&mut visit, &mut reader), Taken::Logged(_)));
     assert!(harness.subscribers[1].take_unlocked(&visit, &reader).is_some());
 }
+
+/// Adds notifications to the log of the first channel, like a loop that has not finished the portion.
+fn add_to_log(harness: &Harness, positions: std::ops::RangeInclusive<u64>) {
+    let mut entries = harness.channels[0].entries();
+    for position in positions {
+        entries.push(position, Notification::for_test("0", &position.to_string()).as_ref());
+    }
+    harness.channels[0].publish(entries);
+}
+
+fn visit_of<'v>(harness: &'v Harness, label: &'v Arc<Label>) -> Visit<'v, Label> {
+    let channel = &*harness.channels[label.1];
+    let (until, limits) = (channel.head(), LogLimits::default());
+    Visit { subscription: label, channel, until, limits, counters: &harness.counters }
+}
+
+/// Creates a subscriber that has read the first of two notifications when its turn ends.
+fn harness_with_a_laggard() -> (Harness, Arc<Label>) {
+    let mut harness = Harness::new(&[Queue::default()]);
+    harness.run(Step::Subscribe(0, 0));
+    harness.run(Step::Publish(vec![(0, 1), (0, 2)], None));
+    harness.run(Step::Pass(0, 1));
+    let label = Arc::clone(&harness.naive[0].channels[&0].0);
+    (harness, label)
+}
+
+#[test]
+fn n07_a_laggard_keeps_the_log_until_its_cursor_changes() {
+    for change in [Step::Mute(0, 0), Step::Subscribe(0, 1), Step::Replace(0, 0), Step::Unsubscribe(0, 0)] {
+        let (mut harness, _) = harness_with_a_laggard();
+        let kept = |harness: &Harness| harness.channels[0].read(|log| log.head() - log.base());
+        assert_eq!(kept(&harness), 2);
+        harness.run(change.clone());
+        assert_eq!(kept(&harness), 0, "{change:?}");
+        harness.finish();
+    }
+}
+
+/// The receivers of the channel have the new subscription before the subscriber does.
+#[test]
+fn n03_a_pass_in_the_middle_of_a_replacement_keeps_what_is_unread() {
+    let (mut harness, label) = harness_with_a_laggard();
+    harness.run(Step::Publish(vec![(0, 3)], None));
+    let replacing = Arc::new(Label(0, 0));
+    harness.channels[0].lock_receivers().replace(harness.places[&(0, 0)], Some(Arc::clone(&replacing)));
+    harness.run(Step::Pass(0, usize::MAX));
+    harness.subscribers[0].replace(&label, &replacing, &harness.counters);
+    let refs = [label, Arc::clone(&replacing)].map(SubscriptionRef);
+    harness.naive[0].pending.rename(&refs[0], &refs[1]);
+    harness.naive[0].channels.insert(0, (replacing, false));
+    harness.finish();
+}
+
+#[test]
+fn n03_a_visit_of_a_replaced_subscription_delivers_what_arrived_since() {
+    let (mut harness, _) = harness_with_a_laggard();
+    harness.run(Step::Replace(0, 0));
+    harness.run(Step::Publish(vec![(0, 3)], None));
+    // The subscriber is being served.
+    harness.run(Step::Pass(0, usize::MAX));
+    harness.run(Step::Resume(0, usize::MAX));
+    assert_eq!(harness.naive[0].pending.len(), 0);
+    harness.finish();
+}
+
+#[test]
+fn n03_a_visit_of_a_replaced_subscription_does_not_call_it_with_what_is_being_published() {
+    let (mut harness, label) = harness_with_a_laggard();
+    harness.run(Step::Replace(0, 0));
+    add_to_log(&harness, 3..=3);
+    let (mut visit, mut reader) = (visit_of(&harness, &label), SegmentReader::default());
+    let mut take = || harness.subscribers[0].take(&mut visit, &mut reader);
+    assert!(matches!(take(), Taken::Pending(item) if !Arc::ptr_eq(&item.to.0, &label)));
+    assert!(matches!(take(), Taken::Idle));
+}
+
+#[test]
+fn n07_the_limits_apply_to_what_arrives_during_a_visit() {
+    // A notification takes 66 bytes.
+    for queue in [Queue::default().items(3), Queue::default().bytes(3 * 66)] {
+        let mut harness = Harness::new(&[queue]);
+        harness.run(Step::Subscribe(0, 0));
+        let label = Arc::clone(&harness.naive[0].channels[&0].0);
+        add_to_log(&harness, 1..=3);
+        let (mut visit, mut reader) = (visit_of(&harness, &label), SegmentReader::default());
+        let subscriber = &harness.subscribers[0];
+        assert!(matches!(subscriber.begin(&mut visit, &mut reader), Taken::Logged(0)));
+        add_to_log(&harness, 4..=4);
+        assert!(subscriber.take_unlocked(&visit, &reader).is_some(), "three wait, which is the limit");
+        add_to_log(&harness, 5..=6);
+        assert!(subscriber.take_unlocked(&visit, &reader).is_none(), "four wait");
+        let Taken::Pending(PendingItem { content: PendingContent::Missed(report), .. }) =
+            subscriber.take(&mut visit, &mut reader)
+        else {
+            panic!("no report of what was dropped");
+        };
+        assert_eq!(report.dropped(), 1);
+    }
+}
+
+#[test]
+fn n07_a_queue_that_is_too_full_when_its_check_is_planned_is_found() {
+    for queue in [Queue::new(Policy::Disconnect).items(1), Queue::new(Policy::Disconnect).bytes(66)] {
+        let mut harness = Harness::new(&[queue]);
+        harness.run(Step::Subscribe(0, 0));
+        let label = Arc::clone(&harness.naive[0].channels[&0].0);
+        add_to_log(&harness, 1..=2);
+        harness.counters.published.store(2, Relaxed);
+        harness.subscribers[0].receive(&label, None, &harness.counters);
+        assert_eq!(harness.channels[0].due().len(), 1);
+        assert!(harness.subscribers[0].check(&harness.counters).is_some());
+    }
+}
+
+#[test]
+fn n07_a_queue_that_is_full_of_large_notifications_is_found() {
+    let mut harness = Harness::new(&[Queue::new(Policy::Disconnect).bytes(1_000)]);
+    harness.run(Step::Subscribe(0, 0));
+    // The loop had no reason to expect more than one byte.
+    harness.run(Step::Publish(vec![(0, 40); 3], None));
+    assert!(harness.naive[0].channels.is_empty());
+    harness.finish();
+}
+
+#[test]
+fn n07_what_is_kept_of_many_dropped_notifications_holds_no_segment() {
+    let mut harness = Harness::new(&[Queue::new(Policy::DropNewest).items(1)]);
+    harness.run(Step::Subscribe(0, 0));
+    let label = Arc::clone(&harness.naive[0].channels[&0].0);
+    harness.run(Step::Publish(vec![(0, 1); 20], None));
+    let taken = harness.subscribers[0].begin(&mut visit_of(&harness, &label), &mut SegmentReader::default());
+    let Taken::Pending(PendingItem { content: PendingContent::Notification { notification, .. }, .. }) = taken else {
+        panic!("the first notification waits");
+    };
+    assert!(matches!(notification, StoredNotification::Copied(_)));
+}

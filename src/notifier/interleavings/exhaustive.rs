@@ -148,7 +148,7 @@ impl ServedSubscriber {
         let mut reader = SegmentReader::default();
         let mut visit = self.visit(until);
         let read = match self.subscriber.begin(&mut visit, &mut reader) {
-            Taken::Busy => self.subscriber.next_index(&self.label),
+            Taken::Busy => self.subscriber.next_index(&self.channel),
             taken => {
                 if self.receive_taken(taken, &reader) {
                     self.serve(&mut visit, &mut reader);
@@ -322,7 +322,7 @@ fn n07_a_laggard_catches_up_while_a_pass_is_completed() {
         let taken = served.subscriber.begin(&mut visit, &mut reader);
         assert!(served.receive_taken(taken, &reader));
         served.subscriber.postpone(&served.counters);
-        let read = served.subscriber.next_index(&served.label);
+        let read = served.subscriber.next_index(&served.channel);
         let pass = {
             let served = Arc::clone(served);
             thread::spawn(move || served.channel.complete_pass(2, read))
