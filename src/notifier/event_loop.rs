@@ -131,8 +131,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
             }
             let due = published.iter().flat_map(|channel| channel.due());
             for subscription in due {
-                if let Some(dropped) = subscription.subscriber().check(counters) {
-                    self.disconnect(id, &subscription, &dropped);
+                if subscription.subscriber().check(counters).is_some() {
+                    self.disconnect(id, &subscription);
                 }
             }
             published.iter().for_each(|channel| channel.trim());
@@ -173,17 +173,13 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
         portion
     }
 
-    /// Unsubscribes a subscriber whose queue is full.
-    fn disconnect(&self, id: ConnId, checked: &Arc<Subscription<I>>, dropped: &HashMap<Box<str>, u64>) {
+    /// Unsubscribes a subscriber whose queue was found full.
+    fn disconnect(&self, id: ConnId, checked: &Arc<Subscription<I>>) {
         self.change(id, |state, at, actions| {
             let Some(database) = state.databases.get_mut(at) else { return };
-            let subscriber = checked.id();
-            let current = database.subscriptions.registry.get(&subscriber, checked.channel().name());
-            // The subscriber may have been unsubscribed since.
-            if !current.is_some_and(|current| Arc::ptr_eq(current.value.subscriber(), checked.subscriber())) {
-                return;
-            }
-            database.subscriptions.disconnect(&subscriber, dropped, actions);
+            // Again, under the lock: the subscriber may have been unsubscribed since, and have begun with an empty queue.
+            let Some(dropped) = checked.subscriber().check(&self.core.context.counters) else { return };
+            database.subscriptions.disconnect(&checked.id(), &dropped, actions);
             if state.is_autorun {
                 self.core.sync(state, at, actions);
             }
@@ -243,7 +239,6 @@ mod tests {
     use crate::notification::notifications_in;
     use crate::notifier::Notifier;
     use crate::notifier::log::LogLimits;
-    use crate::notifier::missed::Reason;
     use crate::notifier::pending_queue::{PendingContent, PendingItem};
     use crate::notifier::queue::{Policy, Queue};
     use crate::notifier::segment::StoredNotification;
@@ -259,37 +254,80 @@ mod tests {
         (n, notifier_loop, id)
     }
 
+    fn subscription_of(n: &Notifier<u32>, subscriber: u32) -> Arc<Subscription<u32>> {
+        Arc::clone(n.core().lock().databases[0].subscriptions.registry.get(&subscriber, "prices").unwrap().value)
+    }
+
+    fn batch(payloads: &[&str]) -> Vec<u8> {
+        payloads.iter().flat_map(|payload| script::notification(1, "prices", payload)).collect()
+    }
+
+    /// Serves a subscriber, which a report may have scheduled. Returns payloads, and reports with the number of dropped
+    /// notifications.
+    fn take_all(n: &Notifier<u32>, subscription: &Arc<Subscription<u32>>, is_scheduled: bool) -> Vec<String> {
+        let channel = subscription.channel();
+        let (until, limits, counters) = (channel.head(), LogLimits::default(), &n.core().context.counters);
+        let mut visit = Visit { subscription, channel, until, limits, counters };
+        let mut reader = SegmentReader::default();
+        let mut items = Vec::new();
+        let mut taken = match is_scheduled {
+            false => subscription.subscriber().begin(&mut visit, &mut reader),
+            true => subscription.subscriber().take(&mut visit, &mut reader),
+        };
+        loop {
+            items.push(match taken {
+                Taken::Logged(index) => reader.entry(index).unwrap().notification.payload().into_owned(),
+                Taken::Pending(PendingItem { content, .. }) => match content {
+                    PendingContent::Notification { notification, .. } => notification.as_ref().payload().into_owned(),
+                    PendingContent::Missed(missed) => format!("{:?}-{}", missed.reason(), missed.dropped()),
+                },
+                Taken::Idle => return items,
+                _ => panic!("a folded notification, or another thread serves the subscriber"),
+            });
+            taken = subscription.subscriber().take(&mut visit, &mut reader);
+        }
+    }
+
     #[test]
     fn n07_a_disconnected_subscriber_receives_nothing_after_the_first_drop() {
+        // In the second case, the first batch is outside of all limits when the second one is checked.
+        for (items, batches, expected) in [
+            (1, &[&["1", "2", "3", "4"][..]][..], &["1", "Unsubscribed-3"][..]),
+            (2, &[&["1"], &["2", "3", "4"]], &["1", "2", "Unsubscribed-2"]),
+        ] {
+            let (n, notifier_loop, id) = notifier();
+            n.subscribe(7, "prices", |_| ()).unwrap();
+            n.set_queue(&7, Queue::new(Policy::Disconnect).items(items)).unwrap();
+            let subscription = subscription_of(&n, 7);
+            batches.iter().for_each(|it| notifier_loop.distribute(id, notifications_in(&batch(it))));
+            assert!(n.subscriptions().is_empty());
+            assert_eq!(take_all(&n, &subscription, true), expected);
+            assert_eq!(n.stats().dropped, 4 - items as u64);
+        }
+    }
+
+    #[test]
+    fn n07_a_subscriber_that_subscribes_again_before_it_is_disconnected_stays_subscribed() {
         let (n, notifier_loop, id) = notifier();
         n.subscribe(7, "prices", |_| ()).unwrap();
         n.set_queue(&7, Queue::new(Policy::Disconnect).items(1)).unwrap();
-        let subscription =
-            Arc::clone(n.core().lock().databases[0].subscriptions.registry.get(&7, "prices").unwrap().value);
-        let counters = &n.core().context.counters;
-        let batch = ["1", "2", "3", "4"].map(|payload| script::notification(1, "prices", payload)).concat();
-        notifier_loop.distribute(id, notifications_in(&batch));
-        assert!(n.subscriptions().is_empty());
+        let checked = subscription_of(&n, 7);
+        let (channel, counters) = (checked.channel(), &n.core().context.counters);
+        let mut entries = channel.entries();
+        let bytes = batch(&["1", "2"]);
+        (1..).zip(notifications_in(&bytes)).for_each(|(position, n)| entries.push(position, n));
+        channel.publish(entries);
+        counters.published.store(2, Relaxed);
+        assert!(checked.subscriber().check(counters).is_some());
 
-        let channel = subscription.channel();
-        let mut reader = SegmentReader::default();
-        let mut visit = Visit {
-            subscription: &subscription,
-            channel,
-            until: channel.head(),
-            limits: LogLimits::default(),
-            counters,
-        };
-        let mut take = || match subscription.subscriber().take(&mut visit, &mut reader) {
-            Taken::Pending(item) => Some(item.content),
-            _ => None,
-        };
-        let Some(PendingContent::Notification { notification, .. }) = take() else { panic!("the first is delivered") };
-        assert_eq!(notification.as_ref().payload(), "1");
-        let Some(PendingContent::Missed(missed)) = take() else { panic!("a later notification was queued") };
-        assert!(matches!(missed.reason(), Reason::Unsubscribed));
-        assert_eq!((missed.dropped(), n.stats().dropped), (3, 3));
-        assert!(take().is_none());
+        n.unsubscribe(&7, "prices").unwrap();
+        n.subscribe(7, "prices", |_| ()).unwrap();
+        notifier_loop.disconnect(id, &checked);
+        let subscription = subscription_of(&n, 7);
+        assert!(Arc::ptr_eq(subscription.subscriber(), checked.subscriber()));
+        // The queue is a new one, also in its limits.
+        notifier_loop.distribute(id, notifications_in(&batch(&["3", "4", "5"])));
+        assert_eq!(take_all(&n, &subscription, false), ["3", "4", "5"]);
     }
 
     #[test]
