@@ -238,6 +238,8 @@ mod tests {
     use super::*;
     use crate::notification::notifications_in;
     use crate::notifier::Notifier;
+    use crate::notifier::dispatcher::Dispatcher;
+    use crate::notifier::lifecycle::ThreadExit;
     use crate::notifier::log::LogLimits;
     use crate::notifier::pending_queue::{PendingContent, PendingItem};
     use crate::notifier::queue::{Policy, Queue};
@@ -328,6 +330,25 @@ mod tests {
         // The queue is a new one, also in its limits.
         notifier_loop.distribute(id, notifications_in(&batch(&["3", "4", "5"])));
         assert_eq!(take_all(&n, &subscription, false), ["3", "4", "5"]);
+    }
+
+    #[test]
+    fn n10_a_stop_discards_and_counts_what_waits_for_a_disconnected_subscriber() {
+        let (n, notifier_loop, id) = notifier();
+        n.subscribe(7, "prices", |_| ()).unwrap();
+        n.set_queue(&7, Queue::new(Policy::Disconnect).items(1)).unwrap();
+        let subscription = subscription_of(&n, 7);
+        notifier_loop.distribute(id, notifications_in(&batch(&["1", "2"])));
+        assert!(n.subscriptions().is_empty());
+        assert_eq!(n.stats().dropped, 1);
+        let (core, dispatcher) = (Arc::clone(n.core()), Arc::new(Dispatcher::new(0)));
+        drop(ThreadExit { core, dispatcher, run: 0 });
+        assert_eq!(n.stats().dropped, 2);
+        n.subscribe(7, "prices", |_| ()).unwrap();
+        let again = subscription_of(&n, 7);
+        assert!(Arc::ptr_eq(subscription.subscriber(), again.subscriber()));
+        notifier_loop.distribute(id, notifications_in(&batch(&["3"])));
+        assert_eq!(take_all(&n, &again, false), ["3"]);
     }
 
     #[test]

@@ -291,7 +291,9 @@ impl<I: Clone + Eq + Hash + Send + 'static> Drop for ThreadExit<I> {
         if state.run == self.run {
             // Notifications that still wait are dropped; each subscriber is informed at the next start.
             let context = &self.core.context;
-            let of = |database: &Database<I>| subscriptions::waiting(&database.subscriptions.channels, context);
+            let of = |Database { subscriptions: it, .. }: &Database<I>| {
+                subscriptions::waiting(&it.channels, context) + it.waiting_for_departed()
+            };
             context.counters.dropped.add(state.databases.iter().map(of).sum());
             state.databases.iter().for_each(|database| database.subscriptions.reset_queues());
             state.phase = RunPhase::Stopped;

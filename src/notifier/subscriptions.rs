@@ -172,7 +172,16 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
             channel.receivers().iter().for_each(|subscription| subscription.subscriber().reset());
             channel.clear();
         }
-        self.departed.values().filter_map(Weak::upgrade).for_each(|departed| departed.reset());
+        self.departed().for_each(|departed| departed.reset());
+    }
+
+    fn departed(&self) -> impl Iterator<Item = Arc<Subscriber<Subscription<I>>>> {
+        self.departed.values().filter_map(Weak::upgrade)
+    }
+
+    /// Returns the number of notifications that wait for subscribers without a subscription, because their queues were full.
+    pub(crate) fn waiting_for_departed(&self) -> u64 {
+        self.departed().map(|departed| departed.waiting(&self.context.counters) as u64).sum()
     }
 
     fn end(&mut self, id: &I, subscription: &Arc<Subscription<I>>) {
