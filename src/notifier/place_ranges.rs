@@ -120,7 +120,7 @@ impl PlaceRanges {
         }
     }
 
-    /// Returns `true` if all places have been taken.
+    /// Returns `true` if all places have been taken: no further thread is needed, however long the others take.
     pub(crate) fn is_over(&self) -> bool {
         let _stealing = self.stealing.lock().unwrap_or_else(PoisonError::into_inner);
         self.all().all(|range| range.len() == 0)

@@ -314,6 +314,14 @@ impl SegmentPool {
 }
 
 #[cfg(test)]
+impl Segment {
+    /// Returns the size of the buffer for the frames.
+    pub(crate) fn buffer_size(&self) -> usize {
+        self.entries.frames.capacity()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -196,3 +196,14 @@ fn n07_what_is_kept_of_many_dropped_notifications_holds_no_segment() {
     };
     assert!(matches!(notification, StoredNotification::Copied(_)));
 }
+
+#[test]
+fn n07_a_log_of_short_notifications_does_not_keep_the_buffer_of_a_long_one() {
+    let mut harness = Harness::new(&[Queue::default()]);
+    harness.run(Step::Subscribe(0, 0));
+    harness.run(Step::Publish(vec![(0, 255); 10], None));
+    harness.run(Step::Pass(0, usize::MAX));
+    harness.run(Step::Publish(vec![(0, 0)], None));
+    let size = harness.channels[0].read(|log| log.segment(log.base()).unwrap().buffer_size());
+    assert!(size < 100, "{size}");
+}

@@ -15,7 +15,7 @@ use crate::notifier::log::LogLimits;
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::pending_queue::PendingContent;
 use crate::notifier::place_ranges::PlaceRanges;
-use crate::notifier::queue::Queue;
+use crate::notifier::queue::{Policy, Queue};
 use crate::notifier::subscriber::Subscriber;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
 use crate::sync::explore::run;
@@ -185,6 +185,11 @@ fn check_all(program: impl Fn(&Arc<ServedSubscriber>) + Send + Sync + 'static) {
 }
 
 fn check_with(preemptions: usize, program: impl Fn(&Arc<ServedSubscriber>) + Send + Sync + 'static) {
+    run_all(preemptions, move || program(&ServedSubscriber::new(Queue::default())));
+}
+
+/// Runs a program in all interleavings with at most a number of preemptions.
+pub(super) fn run_all(preemptions: usize, program: impl Fn() + Send + Sync + 'static) {
     let scheduler = BoundedScheduler { all: DfsScheduler::new(None, false), most: preemptions, preemptions: 0 };
     let schedules = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&schedules);
@@ -193,7 +198,7 @@ fn check_with(preemptions: usize, program: impl Fn(&Arc<ServedSubscriber>) + Sen
         || Duration::ZERO,
         move || {
             count.fetch_add(1, Relaxed);
-            program(&ServedSubscriber::new(Queue::default()));
+            program();
         },
     );
     println!("{} schedules", schedules.load(Relaxed));
@@ -370,6 +375,33 @@ fn n07_changed_limits_keep_the_log_while_it_is_trimmed() {
     });
 }
 
+/// The loop finds a full queue although its check is being planned again.
+fn check_while_planned(change: fn(&ServedSubscriber)) {
+    check_all(move |served| {
+        served.subscriber.set_queue(Queue::new(Policy::Disconnect).items(2), &served.counters);
+        served.publish(1..=2);
+        let user = {
+            let served = Arc::clone(served);
+            thread::spawn(move || change(&served))
+        };
+        served.publish(3..=3);
+        assert!(!served.channel.due().is_empty());
+        user.join().unwrap();
+    });
+}
+
+#[test]
+fn n07_a_full_queue_is_found_while_its_check_is_planned() {
+    check_while_planned(|served| assert!(!served.subscriber.receive(&served.label, None, &served.counters)));
+}
+
+#[test]
+fn n07_a_full_queue_is_found_while_its_limits_change() {
+    check_while_planned(|served| {
+        served.subscriber.set_queue(Queue::new(Policy::Disconnect).items(2).bytes(500), &served.counters);
+    });
+}
+
 #[test]
 fn n07_threads_take_each_place_of_a_pass_once() {
     check_with(3, |_| {
@@ -385,5 +417,21 @@ fn n07_threads_take_each_place_of_a_pass_once() {
         let mut taken = threads.map(|thread| thread.join().unwrap()).concat();
         taken.sort_unstable();
         assert_eq!(taken, [0, 1, 2, 3]);
+    });
+}
+
+#[test]
+fn n07_a_pass_is_not_over_while_a_place_is_left() {
+    check_with(3, |_| {
+        let ranges = Arc::new(PlaceRanges::new(6, 2));
+        assert_eq!([0, 0, 0].map(|thread| ranges.next(thread)), [0, 1, 2].map(Some));
+        // The first thread takes over a part of the three places of the second.
+        let threads = [0, 1].map(|number| {
+            let ranges = Arc::clone(&ranges);
+            thread::spawn(move || assert!(ranges.next(number).is_some()))
+        });
+        assert!(!ranges.is_over());
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(!ranges.is_over());
     });
 }

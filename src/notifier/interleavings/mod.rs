@@ -3,7 +3,7 @@
 //! ```text
 //!   explore: seeds ─▶ shuttle ─▶ scenario ─▶ Model ──▶ threads of the notifier, its users and its callbacks
 //!                                              └─▶ Ledger: each notification is delivered once or counted, in order
-//!   exhaustive: all short interleavings of two threads at one subscriber
+//!   exhaustive, passes: all short interleavings of two threads at one subscriber
 //! ```
 //!
 //! A scenario has real subscriptions, dispatching threads and the distribution of batches; only the sockets are left out.
@@ -49,4 +49,5 @@
 mod exhaustive;
 mod ledger;
 mod model;
+mod passes;
 mod scenarios;
