@@ -209,7 +209,7 @@ enum RunnableJob<I: 'static> {
 
 impl<I: 'static> Pass<I> {
     fn new(channel: Arc<FanoutChannel<Subscription<I>>>, published: u64, threads: usize) -> Self {
-        // A receiver that is added after the snapshot reads from a later head.
+        // The notifications up to the position were in the log before, so a receiver that is added later does not read them.
         let until = channel.read(|log| log.end_at(published));
         let receivers = channel.receivers();
         Self {

@@ -178,7 +178,6 @@ impl<S> Subscriber<S> {
         it.clear_behind();
         (it.pending, it.folded) = (None, None);
         it.is_scheduled = false;
-        it.is_revisited = false;
         it.cursors.clear_unread();
         for cursor in it.cursors.iter_mut().filter(|cursor| !cursor.is_paused()) {
             cursor.next = cursor.channel.head();
