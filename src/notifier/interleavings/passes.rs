@@ -1,5 +1,6 @@
 //! Passes of the dispatching thread that ships, in all short interleavings with a change of a subscription, or alone.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -42,7 +43,8 @@ impl ServedChannel {
         }
     }
 
-    fn subscribe(&self, id: u32) -> Arc<Subscription<u32>> {
+    /// Subscribes a callback, which also calls a function.
+    fn subscribe(&self, id: u32, mut react: impl FnMut() + Send + 'static) -> Arc<Subscription<u32>> {
         let (calls, calls_max, dispatcher) = (Arc::clone(&self.calls), self.calls_max, Arc::clone(&self.dispatcher));
         let callback = move |delivery: &Delivery<'_, u32>| {
             let mut calls = calls.lock().unwrap();
@@ -52,6 +54,7 @@ impl ServedChannel {
             });
             let is_last = calls.len() == calls_max;
             drop(calls);
+            react();
             if is_last {
                 dispatcher.halt();
             }
@@ -64,14 +67,16 @@ impl ServedChannel {
         subscription
     }
 
-    fn publish(&self, count: u64) {
+    /// Publishes notifications with these positions.
+    fn publish(&self, positions: RangeInclusive<u64>) {
         let mut entries = self.channel.entries();
-        for position in 1..=count {
+        let end = *positions.end();
+        for position in positions {
             entries.push(position, Notification::for_test("c", &position.to_string()).as_ref());
         }
         self.channel.publish(entries);
-        self.context.counters.published.store(count, Relaxed);
-        self.dispatcher.publish(count, [Arc::clone(&self.channel)]);
+        self.context.counters.published.store(end, Relaxed);
+        self.dispatcher.publish(end, [Arc::clone(&self.channel)]);
     }
 
     fn dispatch(&self) {
@@ -83,8 +88,8 @@ impl ServedChannel {
 fn n07_a_pass_keeps_what_a_subscription_has_not_read_that_is_removed_meanwhile() {
     run_all(2, || {
         let served = Arc::new(ServedChannel::new(3));
-        let subscription = served.subscribe(7);
-        served.publish(2);
+        let subscription = served.subscribe(7, || ());
+        served.publish(1..=2);
         let dispatching = {
             let served = Arc::clone(&served);
             thread::spawn(move || served.dispatch())
@@ -110,11 +115,27 @@ fn n07_subscribers_with_slow_callbacks_take_turns_after_each_call() {
         || Duration::from_millis(2),
         || {
             let served = ServedChannel::new(8);
-            let _subscriptions = [1, 2].map(|id| served.subscribe(id));
-            served.publish(4);
+            let _subscriptions = [1, 2].map(|id| served.subscribe(id, || ()));
+            served.publish(1..=4);
             served.dispatch();
             let calls = served.calls.lock().unwrap();
             assert_eq!(*calls, ["1:1", "2:1", "1:2", "2:2", "1:3", "2:3", "1:4", "2:4"]);
+        },
+    );
+}
+
+#[test]
+fn n07_a_pass_keeps_what_a_subscriber_has_not_read_that_is_being_served() {
+    run_with_clock(
+        || Duration::from_millis(2),
+        || {
+            let served = Arc::new(ServedChannel::new(4));
+            let (in_callback, mut batches) = (Arc::clone(&served), [3..=4].into_iter());
+            // The next pass precedes the next turn of the subscriber.
+            let _subscription = served.subscribe(1, move || batches.by_ref().for_each(|it| in_callback.publish(it)));
+            served.publish(1..=2);
+            served.dispatch();
+            assert_eq!(*served.calls.lock().unwrap(), ["1:1", "1:2", "1:3", "1:4"]);
         },
     );
 }
@@ -129,8 +150,8 @@ fn n07_the_time_is_read_seldom_while_callbacks_are_quick() {
         },
         || {
             let served = ServedChannel::new(20);
-            let _subscription = served.subscribe(1);
-            served.publish(20);
+            let _subscription = served.subscribe(1, || ());
+            served.publish(1..=20);
             let before = LOOKS.load(Relaxed);
             served.dispatch();
             assert!(LOOKS.load(Relaxed) - before <= 13, "{LOOKS:?}");
