@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::iter::Enumerate;
 use std::time::Instant;
 
 use crate::clock;
@@ -49,10 +48,13 @@ const IN_PROGRESS: usize = 256;
 /// ```
 #[must_use = "connections are opened while it is iterated"]
 pub struct ConnectMany {
-    waiting: Enumerate<std::vec::IntoIter<Result<Config, Error>>>,
+    waiting: VecDeque<(usize, Result<Config, Error>)>,
+    /// The number of configurations so far.
+    count: usize,
     /// The configurations for which there was no file descriptor left.
     postponed: Vec<(usize, Config)>,
-    at_once: usize,
+    /// The number of attempts that may be in progress.
+    limit: usize,
     channels: Vec<String>,
     /// Made when it is first needed.
     poller: Option<Result<(Reactor, PollWaker), Error>>,
@@ -87,11 +89,12 @@ impl ConnectMany {
             last.insert(same).clone()
         };
         let configs = configs.into_iter().map(|config| config.try_into().map(&mut shared).map_err(Into::into));
-        let configs: Vec<_> = configs.collect();
+        let waiting: VecDeque<_> = configs.enumerate().collect();
         Self {
-            waiting: configs.into_iter().enumerate(),
+            count: waiting.len(),
+            waiting,
             postponed: Vec::new(),
-            at_once: IN_PROGRESS,
+            limit: IN_PROGRESS,
             channels: Vec::new(),
             poller: None,
             slots: BTreeMap::new(),
@@ -106,7 +109,7 @@ impl ConnectMany {
     /// Each attempt takes a file descriptor, and the server starts a process for each. If the process runs out of
     /// descriptors, fewer attempts run, and those that found none begin again when others have finished.
     pub fn at_once(mut self, dials: usize) -> Self {
-        self.at_once = dials.max(1);
+        self.limit = dials.max(1);
         self
     }
 
@@ -136,9 +139,33 @@ impl ConnectMany {
         Ok(self)
     }
 
+    /// Adds a configuration, and returns its index. Descriptors that were missing may be there again.
+    pub(super) fn add(&mut self, config: Config) -> usize {
+        let index = self.count;
+        self.count += 1;
+        self.waiting.push_back((index, Ok(config)));
+        self.limit = IN_PROGRESS;
+        index
+    }
+
+    /// Returns the waker that ends a wait of [`advance_all`](Self::advance_all); `None` without a poller.
+    pub(super) fn waker(&mut self) -> Option<PollWaker> {
+        self.poller.get_or_insert_with(make_poller).as_ref().ok().map(|(_, waker)| waker.clone())
+    }
+
+    /// Begins attempts, and unless one of them has finished waits until something may have changed. Returns what has
+    /// finished.
+    pub(super) fn advance_all(&mut self) -> impl Iterator<Item = (usize, Result<Connection, Error>)> + use<> {
+        self.begin(clock::now());
+        if self.finished.is_empty() && !self.slots.is_empty() {
+            self.poll_sockets();
+        }
+        std::mem::take(&mut self.finished).into_iter()
+    }
+
     /// Begins attempts, up to the limit.
     fn begin(&mut self, now: Instant) {
-        while self.slots.len() < self.at_once
+        while self.slots.len() < self.limit
             && let Some((index, config)) = self.next_to_begin()
         {
             let begun = config.and_then(|config| Dial::new(&config, now).map(|dial| (config, dial)));
@@ -157,14 +184,13 @@ impl ConnectMany {
 
     fn next_to_begin(&mut self) -> Option<(usize, Result<Config, Error>)> {
         let again = self.postponed.pop().map(|(index, config)| (index, Ok(config)));
-        again.or_else(|| self.waiting.next())
+        again.or_else(|| self.waiting.pop_front())
     }
 
     /// Continues one attempt.
     fn advance(&mut self, token: u32, now: Instant) {
         let others = self.slots.len().saturating_sub(1);
         let Some(slot) = self.slots.get_mut(&token) else { return };
-        let make_poller = || Reactor::with_waker().map_err(|error| Error::io("creating a poller", error));
         let result = match self.poller.get_or_insert_with(make_poller) {
             Err(error) => Err(error.clone()),
             Ok((reactor, waker)) => {
@@ -191,7 +217,7 @@ impl ConnectMany {
         match result {
             // The others will release their descriptors, or keep them; then no more than these can run together.
             Err(error) if others > 0 && is_out_of_descriptors(&error) => {
-                self.at_once = others;
+                self.limit = others;
                 self.postponed.push((slot.index, slot.config.clone()));
             }
             result => self.finished.push_back((slot.index, result)),
@@ -226,6 +252,10 @@ impl ConnectMany {
     fn tokens(&self, condition: impl Fn(&OpeningSlot) -> bool) -> impl Iterator<Item = u32> {
         self.slots.iter().filter(move |(_, slot)| condition(slot)).map(|(token, _)| *token)
     }
+}
+
+fn make_poller() -> Result<(Reactor, PollWaker), Error> {
+    Reactor::with_waker().map_err(|error| Error::io("creating a poller", error))
 }
 
 /// Returns the request to listen to channels, if there are any.
@@ -270,6 +300,6 @@ impl ExactSizeIterator for ConnectMany {}
 
 impl fmt::Debug for ConnectMany {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectMany").field("left", &self.len()).field("at_once", &self.at_once).finish()
+        f.debug_struct("ConnectMany").field("left", &self.len()).field("at_once", &self.limit).finish()
     }
 }

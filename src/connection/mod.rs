@@ -14,6 +14,7 @@
 mod attempt_limit;
 mod blocking;
 mod cancel;
+mod connector;
 mod diagnosis;
 mod dial;
 mod history;
@@ -59,6 +60,7 @@ pub(crate) use crate::net::Transport;
 use crate::notification::Notification;
 use crate::proto::{ReadBuffer, Request, TransactionStatus, refuse_canary_channel, sql};
 use crate::row::Row;
+use crate::ticket::Ticket;
 
 /// A session with a PostgreSQL server, which listens and notifies.
 ///
@@ -121,6 +123,38 @@ impl Connection {
     {
         let config = config.try_into().map_err(Into::into)?;
         Self::open(Dial::new(&config, clock::now())?)
+    }
+
+    /// Opens a connection like [`connect`](Self::connect), without waiting, for async code. The ticket is a future.
+    ///
+    /// One thread of the process opens all of these connections, concurrently and up to 256 at a time; it exists while there
+    /// are any. The attempt begins immediately. Dropping the ticket does not withdraw it: the connection is closed when it is
+    /// open. The calls of a connection block, so in async code give it to a manager, or let the manager open it:
+    /// [`NotificationManager::dial`](crate::NotificationManager::dial).
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), notifyman::Error> {
+    /// # let (berlin, oslo) = (database(), database());
+    /// use notifyman::Connection;
+    ///
+    /// let berlin = Connection::connect_ticket(berlin);
+    /// let oslo = Connection::connect_ticket(oslo);
+    /// let (berlin, oslo) = (berlin.await?, oslo.await?);
+    /// # drop((berlin, oslo));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The ticket resolves to the errors of [`connect`](Self::connect), and to [`Error::Io`] if no thread can be started.
+    pub fn connect_ticket<C>(config: C) -> Ticket<Self>
+    where
+        C: TryInto<Config>,
+        C::Error: Into<Error>,
+    {
+        connector::connect(config.try_into().map_err(Into::into))
     }
 
     /// Opens many connections concurrently: returns an iterator over the results as they finish, each with the index of its

@@ -1,4 +1,4 @@
-//! Tests of the rules C01 to C18 for one connection. Each name begins with the rule that the test proves.
+//! Tests of the rules C01 to C19 for one connection. Each name begins with the rule that the test proves.
 
 mod arriving;
 mod connecting;
@@ -17,6 +17,7 @@ mod passwords;
 mod predecessor;
 mod preparing;
 mod refusals;
+mod ticket;
 mod timeouts;
 mod transactions;
 mod waiting;
