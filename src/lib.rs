@@ -9,6 +9,7 @@
 //! | one session, which listens, notifies and waits | [`Connection`] |
 //! | many sessions in one loop | [`NotificationManager`] |
 //! | functions that are called by channel | [`Notifier`] |
+//! | streams for async code, on any runtime | [Async](#async) (feature `stream`) |
 //! | changes to tables | `changes` (feature `changes`) |
 //!
 //! In a `for` loop, `None` means idle. (`next()` returns `Some(None)` when idle, and `None` at the end.)
@@ -152,6 +153,118 @@
 //! # notifier.notify("prices", "42");
 //! # assert_eq!(receiver.recv().unwrap(), "42");
 //! # Ok(()) }
+//! ```
+//!
+//! # Async
+//!
+//! With the feature `stream` deliveries and events are `futures_core::Stream`s. They need no particular runtime: tokio, smol and
+//! a plain `block_on` are tested. The loop runs on a thread of its own and never waits for a task: if that is slow, a policy
+//! decides what is dropped, and each loss is reported in its place.
+//!
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+//! # #[cfg(not(feature = "stream"))]
+//! # fn main() {}
+//! # #[cfg(feature = "stream")]
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), notifyman::Error> {
+//! use notifyman::Notifier;
+//! use notifyman::notifier::OwnedDelivery;
+//!
+//! # let dsn = database();
+//! let notifier: Notifier = Notifier::builder(dsn)?.build();
+//! notifier.start_ticket().await?;
+//! let mut prices = notifier.stream("prices").await?;
+//! # notifier.notify("prices", "42").await?;
+//! while let Some(delivery) = prices.recv().await {
+//!     match delivery {
+//!         OwnedDelivery::Notification(n) => println!("{}", n.payload()),
+//!         OwnedDelivery::Missed(why) => println!("read again: {why}"),
+//!     }
+//! #   break;
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! | blocking | without blocking |
+//! |---|---|
+//! | callbacks of a [`Notifier`] | `Notifier::stream`, for one or several channels |
+//! | `for event in nm` | `NotificationManager::into_stream`, for many databases |
+//! | [`Connection::connect`] | [`NotificationManager::dial`], [`Connection::connect_ticket`] |
+//! | [`Notifier::subscribe`] | [`Notifier::subscribe_ticket`] |
+//! | [`Notifier::start`], [`Notifier::stop`] | [`Notifier::start_ticket`], [`Notifier::stop_ticket`] |
+//! | [`Connection::listen`], [`Connection::notify`] | [`Handle::listen`], [`Handle::notify`], [`Notifier::notify`] |
+//!
+//! A [`Ticket`] is a future. Dropping a stream, or the future of its next item, loses nothing of others and waits for nothing.
+//!
+//! A cache in a web service with axum. A price that changes while it is being loaded is not kept:
+//!
+//! ```no_run
+//! # fn main() {}
+//! # #[cfg(feature = "stream")]
+//! # mod service {
+//! # async fn load(_: &str) -> String { String::new() }
+//! use std::collections::HashMap;
+//! use std::sync::{Arc, Mutex};
+//! use axum::extract::{Path, State};
+//! use axum::{Router, routing::get};
+//! use notifyman::Notifier;
+//! use notifyman::notifier::{NotifierStream, OwnedDelivery, Policy, Queue};
+//!
+//! /// Prices by item, and the number of invalidations.
+//! type Cache = Arc<Mutex<(HashMap<String, String>, u64)>>;
+//!
+//! async fn price(cache: State<Cache>, item: Path<String>) -> String {
+//!     let before = {
+//!         let cache = cache.lock().unwrap();
+//!         if let Some(price) = cache.0.get(&*item) {
+//!             return price.clone();
+//!         }
+//!         cache.1
+//!     };
+//!     let price = load(&item).await; // from the database
+//!     let mut cache = cache.lock().unwrap();
+//!     if cache.1 == before {
+//!         cache.0.insert(item.0, price.clone());
+//!     }
+//!     price
+//! }
+//!
+//! /// Runs as long as notifications can arrive.
+//! async fn invalidate(cache: Cache, mut changes: NotifierStream) {
+//!     while let Some(delivery) = changes.recv().await {
+//!         let mut cache = cache.lock().unwrap();
+//!         cache.1 += 1;
+//!         match delivery {
+//!             OwnedDelivery::Notification(n) => {
+//!                 cache.0.remove(&*n.payload().text());
+//!             }
+//!             OwnedDelivery::Missed(_) => cache.0.clear(),
+//!         }
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let dsn = "postgres://app@db.example/shop?sslmode=verify-full";
+//!     let notifier: Notifier = Notifier::builder(dsn)?.build();
+//!     notifier.start_ticket().await?;
+//!     // A slow task needs each changed item once.
+//!     let queue = Queue::new(Policy::Coalesce);
+//!     let changes = notifier.stream("prices").queue(queue).await?;
+//!
+//!     let cache = Cache::default();
+//!     let service = Router::new()
+//!         .route("/prices/{item}", get(price))
+//!         .with_state(cache.clone());
+//!     let listener = tokio::net::TcpListener::bind("0.0.0.0:80").await?;
+//!     tokio::select! {
+//!         served = axum::serve(listener, service) => served?,
+//!         () = invalidate(cache, changes) => {}
+//!     }
+//!     Ok(())
+//! }
+//! # }
 //! ```
 //!
 //! # Automatic recovery
@@ -305,6 +418,6 @@ pub use row::Row;
 pub use rustls;
 
 /// The examples of the README are tested, too.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "stream"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -13,6 +13,8 @@ mod notifier;
 #[cfg(feature = "cli")]
 mod program;
 mod recovery;
+#[cfg(feature = "stream")]
+mod runtimes;
 mod support;
 mod support_selftest;
 #[cfg(feature = "tls")]

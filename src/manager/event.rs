@@ -22,7 +22,8 @@ pub enum Event {
     /// [`reconnect`](crate::NotificationManager::reconnect).
     Disconnected(ConnId, Error),
     /// A connection is restored, or listens again to channels that its server had forgotten. The gap says what may have been
-    /// missed; it comes before every notification received since.
+    /// missed; it comes before every notification received since. In a stream of the manager (feature `stream`) also
+    /// notifications that were dropped because the program was too slow: [`Error::TooSlow`].
     Restored(ConnId, Gap),
     /// A connection was lost for good, or could not be opened or restored, for this reason. It is in the
     /// [garbage](crate::NotificationManager::garbage).

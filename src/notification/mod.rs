@@ -54,6 +54,19 @@ mod tests {
         assert_eq!(owned, texts);
     }
 
+    #[cfg(feature = "stream")]
+    #[test]
+    fn a_detached_batch_owns_exactly_its_bytes() {
+        let frames: Vec<_> = (0..100).map(|pid| frame(pid, b"a", &[b'x'; 100])).collect();
+        let buffer: Arc<[u8]> = [frames.concat(), vec![0; 1000]].concat().into();
+        let shared: Batch = Slice::new(&buffer, 0, frames.concat().len(), 100, 0).into();
+        assert_eq!(Arc::strong_count(&buffer), 2);
+        let detached = shared.detach();
+        assert_eq!(Arc::strong_count(&buffer), 1);
+        assert_eq!(detached.byte_len(), frames.concat().len());
+        assert_eq!(detached.iter().map(|n| n.pid()).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+    }
+
     #[test]
     fn a_channel_that_is_a_prefix_of_the_last_one_is_distinguished() {
         let batch = batch(&[frame(1, b"ab", b""), frame(1, b"a", b"b"), frame(1, b"abc", b""), frame(1, b"", b"x")]);

@@ -1,7 +1,10 @@
 //! The argument of a callback.
 
+mod owned;
+
 use std::fmt;
 
+pub use self::owned::{OwnedDelivery, OwnedMissed, OwnedNotification};
 use crate::notification::NotificationRef;
 use crate::notifier::missed::{Missed, MissedReport};
 use crate::notifier::payload::Payload;
@@ -77,6 +80,14 @@ impl<'a, I> Delivery<'a, I> {
             Self::Missed(missed) => missed.channel(),
         }
     }
+
+    /// Creates a copy, without the id, that can be kept and sent to another thread: see [`OwnedDelivery`].
+    pub fn to_owned(&self) -> OwnedDelivery {
+        match self {
+            Self::Notification(n) => OwnedDelivery::notification(n.channel.into(), n.notification.to_owned(), n.folded),
+            Self::Missed(missed) => OwnedDelivery::missed(missed.channel().into(), missed.report().clone()),
+        }
+    }
 }
 
 impl<'a, I> DeliveredNotification<'a, I> {
@@ -88,6 +99,11 @@ impl<'a, I> DeliveredNotification<'a, I> {
     /// Returns the channel that was subscribed to.
     pub fn channel(&self) -> &'a str {
         self.channel
+    }
+
+    #[cfg(feature = "stream")]
+    pub(crate) fn notification(&self) -> NotificationRef<'a> {
+        self.notification
     }
 
     /// Returns the payload, which is empty if there was none.

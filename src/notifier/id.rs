@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "stream")]
+use crate::notifier::stream::StreamId;
+
 /// The id of a subscriber: an integer, a string, or a tuple of these.
 ///
 /// Any other type that is `Clone + Eq + Hash + Send + 'static` can be an id too, such as an enum of the program.
@@ -14,6 +17,7 @@ use std::sync::Arc;
 /// assert_eq!(ids[2].to_string(), "(2, another_id)");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Id {
     /// An integer.
     Number(i64),
@@ -21,6 +25,16 @@ pub enum Id {
     Text(Arc<str>),
     /// Several ids.
     Tuple(Arc<[Id]>),
+    /// The id of a [stream](crate::Notifier::stream).
+    #[cfg(feature = "stream")]
+    Stream(StreamId),
+}
+
+#[cfg(feature = "stream")]
+impl From<StreamId> for Id {
+    fn from(id: StreamId) -> Self {
+        Id::Stream(id)
+    }
 }
 
 impl From<i32> for Id {
@@ -70,6 +84,8 @@ impl fmt::Display for Id {
         match self {
             Id::Number(number) => number.fmt(f),
             Id::Text(text) => text.fmt(f),
+            #[cfg(feature = "stream")]
+            Id::Stream(id) => id.fmt(f),
             Id::Tuple(parts) => {
                 let mut separator = "(";
                 for part in parts.iter() {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::error::Error;
-use crate::manager::NotificationManager;
+use crate::manager::{NotificationManager, Ticket};
 use crate::notifier::database::{Database, DatabaseSession};
 use crate::notifier::deferred::DeferredActions;
 use crate::notifier::dispatcher::Dispatcher;
@@ -201,6 +201,38 @@ pub(crate) fn stop_within<I: Clone + Eq + Hash + Send + 'static>(
         };
     }
     Ok(())
+}
+
+/// Starts without waiting.
+pub(crate) fn start_ticket<I: Clone + Eq + Hash + Send + 'static>(core: &Arc<NotifierCore<I>>) -> Ticket<()> {
+    on_thread(core, "notifier start", start)
+}
+
+/// Stops without waiting.
+pub(crate) fn stop_ticket<I: Clone + Eq + Hash + Send + 'static>(core: &Arc<NotifierCore<I>>) -> Ticket<()> {
+    core.halt(None);
+    on_thread(core, "notifier stop", |core| {
+        // Without a limit there is no error.
+        let _ = stop_within(core, None);
+        Ok(())
+    })
+}
+
+/// Calls a function that blocks on a thread of its own. The ticket resolves to its result.
+fn on_thread<I: Clone + Eq + Hash + Send + 'static>(
+    core: &Arc<NotifierCore<I>>,
+    name: &str,
+    call: impl FnOnce(&Arc<NotifierCore<I>>) -> Result<(), Error> + Send + 'static,
+) -> Ticket<()> {
+    let (resolver, ticket) = Ticket::new(&core.threads);
+    let spawned = {
+        let core = Arc::clone(core);
+        thread::Builder::new().name(name.into()).spawn(move || resolver.resolve(call(&core)))
+    };
+    match spawned {
+        Ok(_) => ticket,
+        Err(error) => Ticket::resolved(&core.threads, Err(Error::io("starting a thread", error))),
+    }
 }
 
 /// The threads of a run, before they are spawned.

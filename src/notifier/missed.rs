@@ -79,6 +79,10 @@ impl<'a, I> Missed<'a, I> {
         Self { id, channel, report }
     }
 
+    pub(crate) fn report(&self) -> &'a MissedReport {
+        self.report
+    }
+
     /// Returns the id of the subscriber.
     pub fn id(&self) -> &'a I {
         self.id

@@ -46,6 +46,8 @@ mod segment;
 mod settings;
 mod shared;
 mod state_watch;
+#[cfg(feature = "stream")]
+mod stream;
 mod subscriber;
 mod subscriber_index;
 mod subscriber_queue;
@@ -63,7 +65,7 @@ pub use self::batcher::Batcher;
 pub use self::counters::NotifierStats;
 use self::database::Database;
 use self::deferred::Undo;
-pub use self::delivery::{DeliveredNotification, Delivery};
+pub use self::delivery::{DeliveredNotification, Delivery, OwnedDelivery, OwnedMissed, OwnedNotification};
 pub use self::dispatcher::CallbackPanic;
 pub use self::id::Id;
 pub use self::lifecycle::{State, StillRunning};
@@ -76,6 +78,8 @@ pub use self::queue::{Policy, Queue};
 use self::settings::NotifierSettings;
 use self::shared::NotifierCore;
 pub use self::state_watch::StateChange;
+#[cfg(feature = "stream")]
+pub use self::stream::{NotifierStream, StreamId, StreamOpening, StreamRequest};
 use crate::config::Config;
 use crate::error::Error;
 use crate::manager::{Backoff, CANARY_PERIOD_MIN, Ticket};
@@ -248,6 +252,52 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     pub fn stop(&self) {
         // Without a limit there is no error.
         let _ = lifecycle::stop_within(self.core(), None);
+    }
+
+    /// Starts the notifier without waiting, for async code and inside callbacks. The ticket resolves as [`start`](Self::start)
+    /// returns; until then a thread waits for that.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder(conf)?.build::<u32>();
+    /// n.start_ticket().await?;
+    /// assert!(n.is_running());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The ticket resolves to the errors of [`start`](Self::start), and to [`Error::Io`] if no thread can be started.
+    pub fn start_ticket(&self) -> Ticket<()> {
+        lifecycle::start_ticket(self.core())
+    }
+
+    /// Stops the notifier without waiting, for async code. No callback begins afterwards; the ticket resolves once none runs,
+    /// as [`stop`](Self::stop) returns. Until then a thread waits for that.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n = notifyman::Notifier::builder(conf)?.build::<u32>();
+    /// # n.start_ticket().await?;
+    /// let stopped = n.stop_ticket();
+    /// assert!(!n.is_running());
+    /// stopped.await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The ticket resolves to [`Error::Io`] if no thread can be started; the notifier is stopped all the same.
+    pub fn stop_ticket(&self) -> Ticket<()> {
+        lifecycle::stop_ticket(self.core())
     }
 
     /// Stops the notifier, and waits for callbacks that run, but not longer than `limit`.
@@ -555,6 +605,69 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         drop(undo);
         core.context.deferred_drop.drop_all();
         Ok(ticket)
+    }
+
+    /// Returns a request for a stream of the deliveries of a channel, for async code on any runtime. Awaiting it subscribes, and
+    /// waits until the server has acknowledged that: later notifications are received.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use notifyman::Notifier;
+    /// use notifyman::notifier::OwnedDelivery;
+    ///
+    /// let notifier: Notifier = Notifier::builder(conf)?.build();
+    /// notifier.start_ticket().await?;
+    ///
+    /// let mut prices = notifier.stream("prices").await?;
+    /// # notifier.notify("prices", "42").await?;
+    /// while let Some(delivery) = prices.recv().await {
+    ///     match delivery {
+    ///         OwnedDelivery::Notification(n) => {
+    ///             println!("{} changed", n.payload());
+    /// #           break;
+    ///         }
+    ///         OwnedDelivery::Missed(missed) => {
+    ///             println!("read again: {missed}");
+    ///         }
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// See [`NotifierStream`] for a task that is slower than the channel, for the end and for the drop. The wait has no limit
+    /// of its own while the session is being restored: use a timeout of the runtime, or [`StreamRequest::open`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] if PostgreSQL would refuse the channel name, or if it is reserved; [`Error::NotRunning`]; the error of
+    /// the server; the reason why the session is lost for good. Nothing is subscribed then.
+    #[cfg(feature = "stream")]
+    pub fn stream(&self, channel: impl AsRef<str>) -> StreamRequest<I>
+    where
+        I: From<StreamId>,
+    {
+        self.stream_as(StreamId::next().into(), channel)
+    }
+
+    /// Like [`stream`](Self::stream), with an id of the program, which no other subscriber may have.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let notifier: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// let prices = notifier.stream_as(7, "prices").await?;
+    /// assert_eq!(notifier.subscriptions()["prices"], [7]);
+    /// # drop(prices);
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "stream")]
+    pub fn stream_as(&self, id: I, channel: impl AsRef<str>) -> StreamRequest<I> {
+        StreamRequest::new(self.core(), Arc::clone(&self.owner) as _, self.at, id, channel.as_ref())
     }
 
     /// Removes a subscription. The channel is removed with its last one, unless it was [added](Self::add_channels) by name.

@@ -2,6 +2,10 @@
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+#[cfg(feature = "stream")]
+use std::sync::{Arc, PoisonError};
+#[cfg(feature = "stream")]
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use shuttle::rand::{Rng as _, thread_rng};
@@ -64,6 +68,52 @@ pub(crate) fn explore(name: &str, seeds: u64, scenario: fn()) {
         if let Err(cause) = result {
             println!("replay: NOTIFYMAN_SEED={seed} cargo test --lib interleavings::{name}");
             resume_unwind(cause);
+        }
+    }
+}
+
+/// A task of a model, which blocks its thread until its waker is called: a lost wake-up is a deadlock, which `shuttle`
+/// reports.
+#[cfg(feature = "stream")]
+#[derive(Default)]
+pub(crate) struct ModelTask(Arc<ModelWaker>);
+
+#[cfg(feature = "stream")]
+#[derive(Default)]
+struct ModelWaker {
+    is_woken: sync::Mutex<bool>,
+    woken: sync::Condvar,
+}
+
+#[cfg(feature = "stream")]
+impl Wake for ModelWaker {
+    fn wake(self: Arc<Self>) {
+        *self.is_woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.woken.notify_all();
+    }
+}
+
+#[cfg(feature = "stream")]
+impl ModelTask {
+    /// Polls once. At times the waker is another one, as of a task that moves to another thread of its runtime.
+    pub(crate) fn poll<T>(&mut self, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        if one_in(3) {
+            self.0 = Arc::default();
+        }
+        poll(&mut Context::from_waker(&Waker::from(Arc::clone(&self.0))))
+    }
+
+    /// Polls until the result is ready.
+    pub(crate) fn block_on<T>(&mut self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+        loop {
+            if let Poll::Ready(result) = self.poll(&mut poll) {
+                return result;
+            }
+            let mut is_woken = self.0.is_woken.lock().unwrap_or_else(PoisonError::into_inner);
+            while !*is_woken {
+                is_woken = self.0.woken.wait(is_woken).unwrap_or_else(PoisonError::into_inner);
+            }
+            *is_woken = false;
         }
     }
 }

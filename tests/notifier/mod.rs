@@ -1,4 +1,4 @@
-//! The notifier with real servers: the rules N01 to N12.
+//! The notifier with real servers: the rules N01 to N13.
 
 mod callbacks;
 mod canary;
@@ -11,5 +11,7 @@ mod sending;
 mod sessions;
 mod states;
 
+#[cfg(feature = "stream")]
+mod stream;
 mod subscriptions;
 mod support;

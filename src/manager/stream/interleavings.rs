@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
 
 use shuttle::thread;
 
@@ -16,46 +15,8 @@ use crate::handoff::Handoff;
 use crate::manager::conn_id::ConnId;
 use crate::manager::event::Event;
 use crate::notification::Batch;
-use crate::sync::explore::{explore, one_in, random};
+use crate::sync::explore::{ModelTask, explore, one_in, random};
 use crate::sync::{Condvar, Mutex};
-
-/// The waker of a task that blocks its thread.
-#[derive(Default)]
-struct ModelWaker {
-    is_woken: Mutex<bool>,
-    woken: Condvar,
-}
-
-impl Wake for ModelWaker {
-    fn wake(self: Arc<Self>) {
-        *self.is_woken.lock().unwrap() = true;
-        self.woken.notify_all();
-    }
-}
-
-impl ModelWaker {
-    fn wait(&self) {
-        let mut is_woken = self.is_woken.lock().unwrap();
-        while !*is_woken {
-            is_woken = self.woken.wait(is_woken).unwrap_or_else(PoisonError::into_inner);
-        }
-        *is_woken = false;
-    }
-}
-
-/// Takes the next event, and changes the waker at times, as a task does that moves to another thread of its runtime.
-fn next(handoff: &Handoff<WaitingEvents>, waker: &mut Arc<ModelWaker>) -> Option<Event> {
-    loop {
-        if one_in(3) {
-            *waker = Arc::default();
-        }
-        let task = Waker::from(Arc::clone(waker));
-        match handoff.poll(&mut Context::from_waker(&task)) {
-            Poll::Ready(event) => return event,
-            Poll::Pending => waker.wait(),
-        }
-    }
-}
 
 /// Returns events of three connections, whose notifications are numbered from 1.
 fn events() -> (Vec<Event>, BTreeMap<ConnId, i32>) {
@@ -85,10 +46,10 @@ fn a_task_that_takes_everything() {
     let end = EndOnDrop(Arc::clone(&handoff));
     let mut events = events.into_iter();
     let producer = thread::spawn(move || hand_over(&end.0, || events.next()));
-    let mut waker = Arc::default();
+    let mut task = ModelTask::default();
     let mut balance: BTreeMap<ConnId, (i32, i32)> = BTreeMap::new();
     let mut seen_losses = 0;
-    while let Some(event) = next(&handoff, &mut waker) {
+    while let Some(event) = task.block_on(|context| handoff.poll(context)) {
         match event {
             Event::Notifies(id, batch) => {
                 let (count, last) = balance.entry(id).or_default();
@@ -106,7 +67,7 @@ fn a_task_that_takes_everything() {
         }
     }
     producer.join().unwrap();
-    assert!(next(&handoff, &mut waker).is_none(), "the end stays");
+    assert!(task.block_on(|context| handoff.poll(context)).is_none(), "the end stays");
     let balance: BTreeMap<_, _> = balance.into_iter().map(|(id, (count, _))| (id, count)).collect();
     assert_eq!(balance, sent, "sent = delivered + reported");
     assert_eq!(seen_losses, losses, "no loss is dropped");
@@ -133,11 +94,10 @@ fn a_task_that_is_dropped() {
             Some(Event::Notifies(ConnId::for_test(1), Batch::for_test(&[(1, "c", "")])))
         });
     });
-    let waker: Arc<ModelWaker> = Arc::default();
+    let mut task = ModelTask::default();
     for _ in 0..random(0..3) {
         // A poll whose future is dropped, perhaps with a waker that is still called.
-        let task = Waker::from(Arc::clone(&waker));
-        let _ = handoff.poll(&mut Context::from_waker(&task));
+        let _ = task.poll(|context| handoff.poll(context));
     }
     handoff.close();
     *stop.0.lock().unwrap() = true;

@@ -71,7 +71,7 @@ pub(super) const STREAM_BYTES: usize = 16 << 20;
 /// The loop always reads. Events wait in a queue of the stream until the task takes them. If their notifications exceed the
 /// limit, the connection with the largest part loses all of its notifications that wait: in their place, the stream returns
 /// [`Event::Restored`] with a gap whose channels are those of the dropped notifications, and whose cause,
-/// [`Error::TooSlow`](crate::Error::TooSlow), has their number. So a task that reads again after each gap misses nothing.
+/// [`Error::TooSlow`], has their number. So a task that reads again after each gap misses nothing.
 ///
 /// - Losses, restorations and other reports are never dropped. If a connection is lost and restored repeatedly meanwhile, with
 ///   no notification between, that becomes one loss and one gap, which covers all of it. Repeated
