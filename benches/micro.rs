@@ -30,6 +30,19 @@ mod row;
 #[path = "../src/notifier/subscriber_index.rs"]
 mod subscriber_index;
 
+/// The clocks without those of models.
+mod clock {
+    pub(crate) use std::time::{Instant, SystemTime};
+
+    pub(crate) fn now() -> Instant {
+        Instant::now()
+    }
+
+    pub(crate) fn wall() -> SystemTime {
+        SystemTime::now()
+    }
+}
+
 mod notifier {
     pub(crate) use super::{place_list, subscriber_index};
 }

@@ -1,8 +1,9 @@
 //! The report of notifications that may have been missed.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use crate::clock;
 use crate::error::Error;
 
 /// A period in which a connection may have missed notifications, because it was lost, or because its server no longer
@@ -49,6 +50,25 @@ impl From<GapData> for Gap {
 }
 
 impl Gap {
+    /// Creates a gap that has lasted for some time and ends now, for tests of code that receives gaps.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use notifyman::{Error, Gap};
+    ///
+    /// let gap = Gap::new(["prices"], Error::Disconnected, Duration::from_secs(3));
+    /// assert_eq!((&*gap.channels()[0], gap.duration().as_secs()), ("prices", 3));
+    /// ```
+    pub fn new<C>(channels: impl IntoIterator<Item = C>, cause: Error, duration: Duration) -> Self
+    where
+        C: Into<Box<str>>,
+    {
+        let (channels, until) = (channels.into_iter().map(C::into).collect(), (clock::now(), clock::wall()));
+        let since = until.0.checked_sub(duration).unwrap_or(until.0);
+        let since_wall = until.1.checked_sub(duration).unwrap_or(until.1);
+        GapData { channels, cause, since: (since, since_wall), until, epoch: 1 }.into()
+    }
+
     /// Ends the gap at `now`, for these channels, and merges an earlier gap that has not been reported yet.
     pub(crate) fn finish(
         mut self,
@@ -129,7 +149,7 @@ impl Gap {
     }
 
     /// Returns the time between [`since`](Self::since) and [`until`](Self::until).
-    pub fn duration(&self) -> std::time::Duration {
+    pub fn duration(&self) -> Duration {
         self.until().saturating_duration_since(self.since())
     }
 

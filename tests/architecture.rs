@@ -105,7 +105,7 @@ fn no_deadline_depends_on_the_time_of_day() {
     let library = || files.iter().filter(|file| !file.is_below("cli/"));
     assert_eq!(
         names(library().filter(|file| file.says("clock::wall"))),
-        ["changes/log_follower.rs", "manager/dead.rs", "manager/stream/mod.rs"]
+        ["changes/log_follower.rs", "gap.rs", "manager/dead.rs", "manager/stream/mod.rs"]
     );
     let known = library().filter(|file| file.says("SystemTime") && !file.is_below("changes/log"));
     assert_eq!(

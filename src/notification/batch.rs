@@ -38,7 +38,18 @@ impl Batch {
         Slice { buffer: Arc::default(), start: 0, end: 0, len: 0, common: 0 }.into()
     }
 
-    pub(crate) fn with_gap(mut self, gap: Gap) -> Self {
+    /// Adds a gap, for tests of code that receives some.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use notifyman::{Batch, Error, Gap};
+    ///
+    /// let gap = Gap::new(["prices"], Error::Disconnected, Duration::from_secs(3));
+    /// let batch = Batch::from_iter([]).with_gap(gap);
+    /// assert!(batch.is_empty() && batch.gap().is_some());
+    /// ```
+    #[must_use]
+    pub fn with_gap(mut self, gap: Gap) -> Self {
         self.gap = Some(gap);
         self
     }
@@ -92,6 +103,18 @@ impl Batch {
 impl From<Slice> for Batch {
     fn from(slice: Slice) -> Self {
         Self { slice, gap: None }
+    }
+}
+
+/// For tests of code that receives batches.
+impl FromIterator<Notification> for Batch {
+    fn from_iter<N: IntoIterator<Item = Notification>>(notifications: N) -> Self {
+        let (mut frames, mut len) = (Vec::new(), 0);
+        for notification in notifications {
+            frames.extend_from_slice(notification.as_ref().frame());
+            len += 1;
+        }
+        Slice { end: offset(frames.len()), buffer: frames.into(), start: 0, len, common: 0 }.into()
     }
 }
 

@@ -119,6 +119,16 @@ fn run(bytes: &[u8], channel: Range<usize>, is_it: impl Fn(&[u8]) -> bool) -> (u
     (count, bytes.len() - rest.len())
 }
 
+/// Returns the frame of a notification.
+pub(super) fn frame(pid: i32, channel: &[u8], payload: &[u8]) -> Vec<u8> {
+    let len = 4 + 4 + channel.len() + 1 + payload.len() + 1;
+    let mut frame = vec![NOTIFICATION];
+    frame.extend(u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
+    frame.extend(pid.to_be_bytes());
+    frame.extend([channel, b"\0", payload, b"\0"].concat());
+    frame
+}
+
 /// Returns the length of a frame with this header.
 #[inline]
 pub(super) fn frame_len(header: &[u8; HEADER]) -> Option<usize> {

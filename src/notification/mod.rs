@@ -23,18 +23,8 @@ pub(crate) use self::walk::notifications_in;
 mod tests {
     use std::sync::Arc;
 
+    pub(super) use super::frames::frame;
     use super::*;
-
-    pub(super) fn frame(pid: i32, channel: &[u8], payload: &[u8]) -> Vec<u8> {
-        let mut frame = vec![NOTIFICATION];
-        frame.extend((4 + 4 + channel.len() as u32 + 1 + payload.len() as u32 + 1).to_be_bytes());
-        frame.extend(pid.to_be_bytes());
-        frame.extend(channel);
-        frame.push(0);
-        frame.extend(payload);
-        frame.push(0);
-        frame
-    }
 
     pub(super) fn batch(frames: &[Vec<u8>]) -> Batch {
         let buffer: Arc<[u8]> = frames.concat().into();

@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::str::Utf8Error;
 use std::sync::Arc;
 
-use super::frames::{channel_in, payload_in, pid_in};
+use super::frames::{channel_in, frame, payload_in, pid_in};
 
 /// A notification that borrows from its [`Batch`](super::Batch).
 ///
@@ -121,6 +121,27 @@ enum Held {
 }
 
 impl Notification {
+    /// Creates a notification, for tests of code that receives some.
+    ///
+    /// A NUL ends the channel, as in the protocol. Neither the channel nor the payload is checked against PostgreSQL's limits.
+    ///
+    /// ```
+    /// use notifyman::{Batch, Notification};
+    ///
+    /// /// Returns the keys to remove from a cache.
+    /// fn keys(batch: &Batch) -> Vec<String> {
+    ///     batch.iter().map(|n| n.payload().into_owned()).collect()
+    /// }
+    ///
+    /// let sent = ["42", "7"].map(|key| Notification::new("prices", key, 1234));
+    /// assert_eq!(keys(&sent.into_iter().collect()), ["42", "7"]);
+    /// ```
+    pub fn new(channel: impl AsRef<str>, payload: impl AsRef<str>, pid: i32) -> Self {
+        let channel = channel.as_ref().split('\0').next().unwrap_or_default();
+        let frame = frame(pid, channel.as_bytes(), payload.as_ref().as_bytes());
+        Self::copied(NotificationRef { channel_len: channel.len(), frame: &frame })
+    }
+
     /// Creates a notification from the frame that begins at `start` in `buffer`.
     #[inline]
     pub(super) fn in_buffer(buffer: &Arc<[u8]>, start: u32, notification: NotificationRef<'_>) -> Self {

@@ -5,7 +5,7 @@ mod owned;
 use std::fmt;
 
 pub use self::owned::{OwnedDelivery, OwnedMissed, OwnedNotification};
-use crate::notification::NotificationRef;
+use crate::notification::{Notification, NotificationRef};
 use crate::notifier::missed::{Missed, MissedReport};
 use crate::notifier::payload::Payload;
 
@@ -62,7 +62,7 @@ impl<'a, I> Delivery<'a, I> {
     }
 
     pub(crate) fn missed(id: &'a I, channel: &'a str, report: &'a MissedReport) -> Self {
-        Self::Missed(Missed::new(id, channel, report))
+        Self::Missed(report.missed(id, channel))
     }
 
     /// Returns the id of the subscriber.
@@ -85,12 +85,35 @@ impl<'a, I> Delivery<'a, I> {
     pub fn to_owned(&self) -> OwnedDelivery {
         match self {
             Self::Notification(n) => OwnedDelivery::notification(n.channel.into(), n.notification.to_owned(), n.folded),
-            Self::Missed(missed) => OwnedDelivery::missed(missed.channel().into(), missed.report().clone()),
+            Self::Missed(missed) => OwnedDelivery::missed(missed.channel().into(), missed.to_report()),
         }
     }
 }
 
 impl<'a, I> DeliveredNotification<'a, I> {
+    /// Creates a delivery of a notification, for tests of callbacks. An invalid channel name becomes an empty one.
+    ///
+    /// ```
+    /// use notifyman::Notification;
+    /// use notifyman::notifier::{DeliveredNotification, Delivery};
+    ///
+    /// fn key(delivery: &Delivery<'_, u32>) -> Option<String> {
+    ///     match delivery {
+    ///         Delivery::Notification(n) => Some(n.payload().text().into_owned()),
+    ///         Delivery::Missed(_) => None,
+    ///     }
+    /// }
+    ///
+    /// let sent = Notification::new("prices", "42", 1234);
+    /// let delivery = Delivery::Notification(DeliveredNotification::new(&7, &sent));
+    /// assert_eq!(key(&delivery).as_deref(), Some("42"));
+    /// ```
+    pub fn new(id: &'a I, notification: &'a Notification) -> Self {
+        let notification = notification.as_ref();
+        let channel = std::str::from_utf8(notification.channel_bytes()).unwrap_or_default();
+        Self { id, channel, notification, folded: 0 }
+    }
+
     /// Returns the id of the subscriber.
     pub fn id(&self) -> &'a I {
         self.id

@@ -30,7 +30,10 @@ use crate::gap::Gap;
 pub struct Missed<'a, I> {
     id: &'a I,
     channel: &'a str,
-    report: &'a MissedReport,
+    reason: &'a Reason,
+    dropped: u64,
+    /// See [`MissedReport`].
+    unreported: Option<&'a Gap>,
 }
 
 /// A report in a subscriber's queue.
@@ -75,12 +78,25 @@ pub enum Reason {
 }
 
 impl<'a, I> Missed<'a, I> {
-    pub(crate) fn new(id: &'a I, channel: &'a str, report: &'a MissedReport) -> Self {
-        Self { id, channel, report }
+    /// Creates a report, for tests of callbacks.
+    ///
+    /// ```
+    /// use notifyman::notifier::{Delivery, Missed, Reason};
+    ///
+    /// fn is_stale(delivery: &Delivery<'_, u32>) -> bool {
+    ///     matches!(delivery, Delivery::Missed(_))
+    /// }
+    ///
+    /// let missed = Missed::new(&7, "prices", &Reason::Overflow, 3);
+    /// assert!(is_stale(&Delivery::Missed(missed)));
+    /// ```
+    pub fn new(id: &'a I, channel: &'a str, reason: &'a Reason, dropped: u64) -> Self {
+        Self { id, channel, reason, dropped, unreported: None }
     }
 
-    pub(crate) fn report(&self) -> &'a MissedReport {
-        self.report
+    pub(crate) fn to_report(&self) -> MissedReport {
+        let unreported = self.unreported.cloned();
+        MissedReport { reason: self.reason.clone(), dropped: self.dropped, unreported }
     }
 
     /// Returns the id of the subscriber.
@@ -95,7 +111,7 @@ impl<'a, I> Missed<'a, I> {
 
     /// Returns the reason: the latest one, if there were several in a row.
     pub fn reason(&self) -> &'a Reason {
-        &self.report.reason
+        self.reason
     }
 
     /// Returns the number of notifications that the [`Policy`](crate::notifier::Policy) of the subscriber's queue dropped
@@ -103,13 +119,18 @@ impl<'a, I> Missed<'a, I> {
     ///
     /// Notifications that were sent while the channel was not listened to are not counted: their number is unknown.
     pub fn dropped(&self) -> u64 {
-        self.report.dropped
+        self.dropped
     }
 }
 
 impl MissedReport {
     pub(crate) fn new(reason: Reason, dropped: u64) -> Self {
         Self { reason, dropped, unreported: None }
+    }
+
+    pub(crate) fn missed<'a, I>(&'a self, id: &'a I, channel: &'a str) -> Missed<'a, I> {
+        let unreported = self.unreported.as_ref();
+        Missed { id, channel, reason: &self.reason, dropped: self.dropped, unreported }
     }
 
     /// Adds a report that follows this one directly.
@@ -185,7 +206,7 @@ mod tests {
         let Reason::Restored(gap) = missed.reason() else { panic!("{missed:?}") };
         assert_eq!((gap.since(), gap.until(), gap.epoch()), (at(1).0, at(9).0, 6));
         assert_eq!((gap.since_wall(), gap.until_wall()), (at(1).1, at(9).1));
-        let text = Missed::new(&1, "c", &missed).to_string();
+        let text = missed.missed(&1, "c").to_string();
         assert!(text.contains("8s") && text.contains("11 dropped"), "{text}");
 
         missed.merge(MissedReport::new(Reason::Muted, 0));

@@ -113,7 +113,7 @@ impl OwnedMissed {
     }
 
     fn borrowed(&self) -> Missed<'_, ()> {
-        Missed::new(&(), &self.channel, &self.report)
+        self.report.missed(&(), &self.channel)
     }
 }
 

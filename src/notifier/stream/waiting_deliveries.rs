@@ -59,7 +59,7 @@ impl WaitingDeliveries {
             // The last report of each channel stays the last one.
             Delivery::Missed(_) if self.is_unsubscribed => PushOutcome::default(),
             Delivery::Missed(missed) => {
-                self.pending.push_missed(channel, missed.report().clone());
+                self.pending.push_missed(channel, missed.to_report());
                 PushOutcome::default()
             }
         }
