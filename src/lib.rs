@@ -11,13 +11,15 @@
 //! | functions that are called by channel | [`Notifier`] |
 //! | streams for async code, on any runtime | [Async](#async) (feature `stream`) |
 //! | changes to tables | `changes` (feature `changes`) |
+//! | whole answers to common tasks | [`recipes`](docs::recipes) |
+//! | to come from another client | [`migrating`](docs::migrating) |
 //!
-//! In a `for` loop, `None` means idle. (`next()` returns `Some(None)` when idle, and `None` at the end.)
+//! This loop restores lost connections, finds dead links, and reports what may have been missed:
 //!
 //! ```
 //! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
 //! use std::time::Duration;
-//! use notifyman::{Backoff, Connection, NotificationManager};
+//! use notifyman::{Backoff, Connection, Event, NotificationManager};
 //!
 //! # fn main() -> Result<(), notifyman::Error> {
 //! # let mut conns = Vec::new();
@@ -28,25 +30,31 @@
 //! # }
 //! # conns[0].notify("prices", "42")?;
 //! # let mut received = 0;
-//! // Without `reconnect`, a lost connection moves to the garbage; without a heartbeat, a dead link is not noticed.
-//! let nm = NotificationManager::new(conns)
+//! let mut nm = NotificationManager::new(conns)
 //!     .timeout(Duration::from_secs(2))
 //!     .reconnect(Backoff::default())
 //!     .heartbeat(Duration::from_secs(15), Duration::from_secs(5));
-//! for event in nm {
+//! while let Some(event) = nm.next_event() {
 //!     match event {
-//!         None => {                                     // idle: a safe place to stop or do other work
-//! #           break;
-//!         }
-//!         Some((conn, notifies)) => {
-//!             if let Some(gap) = notifies.gap() {       // the connection was lost, and is restored
-//!                 println!("{conn} may have missed notifications on {:?}", gap.channels());
-//!             }
+//!         Event::Notifies(conn, notifies) => {
 //!             for n in &notifies {
 //!                 println!("{conn} {} {} {}", n.channel(), n.payload(), n.pid());
 //! #               received += 1;
 //!             }
 //!         }
+//!         // The connection was lost, and is restored.
+//!         Event::Restored(conn, gap) => {
+//!             println!("{conn}: read again what {:?} guard", gap.channels());
+//!         }
+//!         Event::Disconnected(conn, error) => println!("{conn}: {error}"),
+//!         // Not restored: a wrong password, for example. After the last one
+//!         // the loop ends.
+//!         Event::Lost(conn, error) => println!("{conn} is lost: {error}"),
+//!         Event::Idle => {
+//!             // A safe place to stop, or for other work.
+//! #           nm.handle().stop();
+//!         }
+//!         _ => {}
 //!     }
 //! }
 //! # assert_eq!(received, 2);
@@ -55,6 +63,44 @@
 //!
 //! **For a remote server enable the feature `tls`, and set `sslmode=verify-full`.** The default, `sslmode=prefer`, verifies no
 //! certificate, and connects unencrypted without a warning if the feature is not enabled or the server has no TLS.
+//!
+//! # The plain loops
+//!
+//! A manager is also an iterator. In a `for` loop, `None` means idle. (`next()` returns `Some(None)` when idle, and `None` at the
+//! end.)
+//!
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+//! # use std::time::Duration;
+//! # use notifyman::{Connection, NotificationManager};
+//! # fn main() -> Result<(), notifyman::Error> {
+//! # let mut db = Connection::connect(database())?;
+//! # db.listen(["prices"])?;
+//! # db.notify("prices", "42")?;
+//! # let conns = [db];
+//! # let mut received = 0;
+//! let secs = Duration::from_secs;
+//! for event in NotificationManager::new(conns).timeout(secs(2)) {
+//!     match event {
+//!         None => {
+//!             // Idle: a safe place to stop, or for other work.
+//! #           break;
+//!         }
+//!         Some((conn, notifies)) => {
+//!             for n in &notifies {
+//!                 println!("{conn} {} {} {}", n.channel(), n.payload(), n.pid());
+//! #               received += 1;
+//!             }
+//!         }
+//!     }
+//! }
+//! # assert_eq!(received, 1);
+//! # Ok(()) }
+//! ```
+//!
+//! It reconnects nothing, finds no link that has died silently, and reports no loss: a lost connection moves to the garbage, and
+//! after the last one the loop ends. With `reconnect`, a restored connection has its gap in
+//! [`Batch::gap`](Batch::gap).
 //!
 //! A zero timeout polls a single connection:
 //!
@@ -67,13 +113,16 @@
 //! # db.listen(["prices"])?;
 //! # db.notify("prices", "42")?;
 //! # let mut received = 0;
-//! for n in db.wait(Some(Duration::ZERO)).flatten() {    // poll one connection: everything pending, then the end
+//! // Everything pending, then the end.
+//! for n in db.wait(Some(Duration::ZERO)).flatten() {
 //!     println!("{} {}", n.channel(), n.payload());
 //! #   received += 1;
 //! }
 //! # assert_eq!(received, 1);
 //! # Ok(()) }
 //! ```
+//!
+//! It ends in the same way if the connection is lost: [`Connection::poll`] returns that as an error.
 //!
 //! # Lost connections in the loop
 //!
@@ -92,11 +141,13 @@
 //! # other.query(&format!("SELECT pg_terminate_backend({})", db.pid()))?;
 //! # let mut nm = NotificationManager::new([db, other]).timeout(Duration::from_millis(20));
 //! # let mut gaps = 0;
-//! while let Some(event) = nm.next() {                    // `for event in &mut nm` where the body needs no nm
-//!     if event.is_none() {                               // idle
+//! // `for event in &mut nm` where the body needs no `nm`.
+//! while let Some(event) = nm.next() {
+//!     if event.is_none() {
 //!         for (id, dead) in nm.take_garbage() {
 //!             log(id, dead.error());
-//!             nm.revive(id, dead);                       // the same id, the same channels, and a gap in its first batch
+//!             // The same id, the same channels, and a gap in its first batch.
+//!             nm.revive(id, dead);
 //!         }
 //!     }
 //! #   if let Some((_, batch)) = event { gaps += usize::from(batch.gap().is_some()); break }
@@ -104,28 +155,6 @@
 //! # assert_eq!(gaps, 1);
 //! for (id, dead) in nm.take_garbage() {
 //!     log(id, dead.error());
-//! }
-//! # Ok(()) }
-//! ```
-//!
-//! [`next_event`](NotificationManager::next_event) yields every event, in the same order:
-//!
-//! ```
-//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-//! # use std::time::Duration;
-//! # use notifyman::{Connection, Event, NotificationManager};
-//! # fn main() -> Result<(), notifyman::Error> {
-//! # let db = Connection::connect(database())?;
-//! # let mut nm = NotificationManager::new([db]).timeout(Duration::from_millis(20));
-//! while let Some(event) = nm.next_event() {
-//!     match event {
-//!         Event::Idle => println!("idle"),
-//!         Event::Notifies(id, batch) => println!("{id} has {} notifications", batch.len()),
-//!         Event::Lost(id, error) => println!("{id} was lost: {error}"),
-//!         Event::Restored(id, gap) => println!("{id} is restored; treat {:?} as stale", gap.channels()),
-//!         _ => {}
-//!     }
-//! #   nm.handle().stop();
 //! }
 //! # Ok(()) }
 //! ```

@@ -2,6 +2,7 @@
 
 mod imports;
 mod package;
+mod search;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};

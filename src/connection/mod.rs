@@ -251,7 +251,7 @@ impl Connection {
     ///
     /// [`Error::Value`] for a name that is not 1 to 63 bytes without NUL (NAMEDATALEN - 1), before anything is sent;
     /// [`Error::Server`] for an error of the server, such as 25006 from a standby.
-    #[doc(alias("subscribe", "add_listener"))]
+    #[doc(alias("subscribe", "add_listener", "listen_all"))]
     pub fn listen<I>(&mut self, channels: I) -> Result<(), Error>
     where
         I: IntoIterator,
@@ -290,6 +290,7 @@ impl Connection {
     /// # Errors
     ///
     /// As [`query`](Self::query).
+    #[doc(alias = "UnlistenAll")]
     pub fn unlisten_all(&mut self) -> Result<(), Error> {
         call(&mut self.link, Request::UnlistenAll, "UNLISTEN").map(drop)
     }
@@ -468,7 +469,7 @@ impl Connection {
     // ---- state --------------------------------------------------------------------------------------------------
 
     /// Returns the process ID of the backend, as in [`Notification::pid`](crate::Notification::pid).
-    #[doc(alias("backend_pid", "PQbackendPID"))]
+    #[doc(alias("backend_pid", "backend_id", "PQbackendPID"))]
     pub fn pid(&self) -> i32 {
         self.link.pid()
     }
@@ -502,6 +503,7 @@ impl Connection {
     }
 
     /// Returns `true` if either side has closed the connection. Notifications received before may still be pending.
+    #[doc(alias = "closed")]
     pub fn is_closed(&self) -> bool {
         self.link.is_closed()
     }

@@ -1,6 +1,6 @@
 //! Pages that describe the crate as a whole.
 //!
-//! For users: [`faults`], [`speed`], [`keywords`] and [`behaviour`]. For maintainers: [`design`] and [`maintaining`].
+//! For users: [`recipes`], [`migrating`], [`faults`], [`speed`], [`keywords`] and [`behaviour`]. For maintainers: [`design`] and [`maintaining`].
 
 #[doc = include_str!("behaviour.md")]
 pub mod behaviour {}
@@ -16,6 +16,13 @@ pub mod keywords {}
 
 #[doc = include_str!("maintaining.md")]
 pub mod maintaining {}
+
+#[cfg_attr(feature = "changes", doc = include_str!("migrating.md"))]
+#[cfg_attr(not(feature = "changes"), doc = "Build the documentation with all features to see this page.")]
+pub mod migrating {}
+
+#[doc = include_str!("recipes.md")]
+pub mod recipes {}
 
 #[doc = include_str!("speed.md")]
 pub mod speed {}

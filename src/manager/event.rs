@@ -20,10 +20,12 @@ pub enum Event {
     /// A connection was lost, or the first attempt to open it has failed, for this reason. It is being restored:
     /// [`Restored`](Self::Restored), [`Opened`](Self::Opened) or [`Lost`](Self::Lost) follows. Reported only with
     /// [`reconnect`](crate::NotificationManager::reconnect).
+    #[doc(alias = "ListenerEventDisconnected")]
     Disconnected(ConnId, Error),
     /// A connection is restored, or listens again to channels that its server had forgotten. The gap says what may have been
     /// missed; it comes before every notification received since. In a stream of the manager (feature `stream`) also
     /// notifications that were dropped because the program was too slow: [`Error::TooSlow`].
+    #[doc(alias = "ListenerEventReconnected")]
     Restored(ConnId, Gap),
     /// A connection was lost for good, or could not be opened or restored, for this reason. It is in the
     /// [garbage](crate::NotificationManager::garbage).

@@ -111,6 +111,7 @@ const CANARY_CHANNEL: &str = "notifyman_canary";
 /// The manager never stops reading because a consumer is slow: a listener that does not read fills the server's NOTIFY queue
 /// and blocks VACUUM. So move slow work from the loop's body to other threads. Dropping the manager closes its sessions; to
 /// keep them, use [`into_connections`](Self::into_connections).
+#[doc(alias("PgListener", "NewListener", "Listener"))]
 pub struct NotificationManager {
     event_loop: EventLoop,
 }
@@ -143,6 +144,7 @@ impl NotificationManager {
     }
 
     /// Returns the timeout.
+    #[doc(alias = "gettimeout")]
     pub fn current_timeout(&self) -> Option<Duration> {
         self.event_loop.fleet.timeout()
     }
@@ -358,6 +360,7 @@ impl NotificationManager {
     ///     }
     /// }
     /// ```
+    #[doc(alias("recv", "try_recv", "poll_message"))]
     pub fn next_event(&mut self) -> Option<Event> {
         match self.event_loop.next(true, true) {
             Poll::Ready(event) => event,
@@ -540,6 +543,7 @@ impl NotificationManager {
     /// }
     /// # Ok::<(), notifyman::Error>(())
     /// ```
+    #[doc(alias = "discard")]
     pub fn remove(&mut self, id: ConnId) -> Option<Result<Connection, Dead>> {
         self.event_loop.with_fleet(|fleet, io| fleet.remove(id, io))
     }

@@ -101,7 +101,7 @@ use crate::manager::{Backoff, CANARY_PERIOD_MIN, Ticket};
 /// assert_eq!(n.channels(), ["prices"]);
 /// # Ok(()) }
 /// ```
-#[doc(alias = "pgnotifier")]
+#[doc(alias("pgnotifier", "add_notify_handler", "get_muted_channels", "get_muted_subscribers"))]
 pub struct Notifier<I = Id>
 where
     I: Clone + Eq + Hash + Send + 'static,

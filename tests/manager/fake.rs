@@ -112,6 +112,7 @@ impl Line {
     }
 
     /// Returns `false` once the client has closed the session. What it sends is discarded.
+    #[cfg(feature = "stream")]
     pub fn is_open(&mut self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
         let read = self.stream.read(&mut [0; 4096]);

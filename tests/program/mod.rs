@@ -14,6 +14,7 @@ mod notify;
 mod pty;
 mod readers;
 mod start;
+mod systemd;
 mod terminal;
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};

@@ -1,0 +1,26 @@
+//! The unit for systemd in the recipes, checked by systemd itself.
+
+use std::fs;
+use std::process::Command;
+
+use super::*;
+use crate::support::tools::not_run;
+
+#[test]
+fn the_unit_of_the_recipes_is_valid() {
+    let recipes = include_str!("../../src/docs/recipes.md");
+    let unit = recipes.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let installed = ["/usr/local/bin/notifyman", "/usr/local/bin/invalidate"];
+    let unit = installed.iter().fold(unit.to_owned(), |unit, path| unit.replace(path, PROGRAM));
+    let directory = std::env::temp_dir().join(format!("notifyman-unit-{}", std::process::id()));
+    fs::create_dir(&directory).unwrap();
+    let path = directory.join("notifyman.service");
+    fs::write(&path, unit).unwrap();
+    let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output();
+    fs::remove_dir_all(&directory).unwrap();
+    let Ok(output) = output else { return not_run("`systemd-analyze` is missing") };
+    // Units of the system may have warnings of their own.
+    let text = String::from_utf8_lossy(&output.stderr);
+    let faults: Vec<_> = text.lines().filter(|line| line.contains("notifyman")).collect();
+    assert!(faults.is_empty(), "{faults:?}");
+}
