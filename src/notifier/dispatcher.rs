@@ -12,7 +12,6 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
 
 use crate::clock;
 #[cfg(feature = "tracing")]
@@ -26,14 +25,11 @@ use crate::notifier::pending_queue::{PendingContent, PendingItem};
 use crate::notifier::place_ranges::PlaceRanges;
 use crate::notifier::receivers::ReceiverSnapshot;
 use crate::notifier::subscription::{LockedCallback, Subscription, SubscriptionContext};
+use crate::notifier::turn_timer::TurnTimer;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// The largest number of calls after which the time is read. Unit tests make few calls.
-const CALLS_PER_LOOK_MAX: u32 = if cfg!(test) { 2 } else { 32 };
-/// The time for one subscriber after which the next is served.
-const TURN: Duration = Duration::from_millis(1);
 /// The number of panics that are kept. The oldest are dropped first.
 const PANICS_MAX: usize = 64;
 
@@ -241,10 +237,7 @@ struct DispatchingThread<'d, I: 'static> {
     panics: &'d PanicLog<I>,
     /// The address of the subscription in `call`.
     called: Cell<*const Subscription<I>>,
-    /// The last time that was read, and the number of calls before the next look: fewer after slow ones.
-    looked: Cell<Instant>,
-    calls_before_look: Cell<u32>,
-    calls_per_look: Cell<u32>,
+    timer: TurnTimer,
 }
 
 impl<I: Clone + 'static> Dispatcher<I> {
@@ -254,21 +247,10 @@ impl<I: Clone + 'static> Dispatcher<I> {
             return;
         };
         let called = Cell::new(std::ptr::null());
-        let looked = Cell::new(clock::now());
-        let thread = DispatchingThread {
-            number,
-            dispatcher: self,
-            call,
-            delivered,
-            context,
-            panics,
-            called,
-            looked,
-            calls_before_look: Cell::new(1),
-            calls_per_look: Cell::new(1),
-        };
+        let timer = TurnTimer::new(clock::now());
+        let thread = DispatchingThread { number, dispatcher: self, call, delivered, context, panics, called, timer };
         while let Some(job) = self.next() {
-            thread.looked.set(clock::now());
+            thread.timer.restart(clock::now());
             match job {
                 RunnableJob::Pass(pass) => thread.pass(&pass),
                 RunnableJob::Subscriber(subscription) => thread.resume(&subscription),
@@ -349,7 +331,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
             }
             // Usually all that follows is in the log, or folded.
             let is_over = loop {
-                if self.is_turn_over() {
+                if self.timer.is_over(clock::now) {
                     subscriber.postpone(visit.counters);
                     read = subscriber.next_index(visit.channel);
                     self.dispatcher.resume([Arc::clone(subscription)]);
@@ -365,23 +347,6 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
             taken = subscriber.take(&mut visit, reader);
         }
         read
-    }
-
-    /// Counts a call. Returns `true` if the time is read and shows that more than a turn has passed since the last look.
-    #[inline]
-    fn is_turn_over(&self) -> bool {
-        let calls = self.calls_before_look.get() - 1;
-        self.calls_before_look.set(calls);
-        calls == 0 && self.read_time()
-    }
-
-    fn read_time(&self) -> bool {
-        let now = clock::now();
-        let is_over = now - self.looked.replace(now) > TURN;
-        let calls = if is_over { 1 } else { CALLS_PER_LOOK_MAX.min(2 * self.calls_per_look.get()) };
-        self.calls_per_look.set(calls);
-        self.calls_before_look.set(calls);
-        is_over
     }
 
     fn deliver_pending(&self, item: PendingItem<SubscriptionRef<Subscription<I>>>) {

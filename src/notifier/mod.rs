@@ -53,6 +53,7 @@ mod subscriber_index;
 mod subscriber_queue;
 mod subscription;
 mod subscriptions;
+mod turn_timer;
 mod visit;
 
 use std::collections::BTreeMap;

@@ -163,14 +163,15 @@ impl<S> SubscriberQueue<S> {
     }
 
     /// Plans when the loop must check the subscriber: before its limits can be exceeded in a way that its policy must see.
-    /// If the policy is to drop the oldest, the logs keep what is needed, and the next visit sees the rest.
+    /// If the policy is to drop the oldest, the log of an only channel keeps what is needed. Several would keep its number for
+    /// each, which a later call would have to sort.
     pub(crate) fn plan_checks(&mut self) {
         if self.cursors.is_noted() {
             return;
         }
         self.cursors.clear_unread();
         let is_refusing = self.pending.as_ref().is_some_and(|pending| pending.refused.is_some());
-        if self.queue.policy == Policy::DropOldest && !is_refusing {
+        if self.queue.policy == Policy::DropOldest && !is_refusing && self.cursors.len() == 1 {
             return self.cursors.iter_mut().for_each(|cursor| cursor.set_check(None));
         }
         // Read before the number of those that wait, which may be too large then, and not too small.
