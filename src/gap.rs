@@ -160,11 +160,45 @@ impl Gap {
     }
 }
 
+/// Serializes `channels`, `cause` (its text), `since_unix_ms` and `until_unix_ms` (on the wall clock), `gap_ms` and `epoch`.
+#[cfg(feature = "json")]
+impl serde::Serialize for Gap {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let unix = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis);
+        let mut gap = serializer.serialize_struct("Gap", 6)?;
+        gap.serialize_field("channels", self.channels())?;
+        gap.serialize_field("cause", &self.cause().to_string())?;
+        gap.serialize_field("since_unix_ms", &unix(self.since_wall()))?;
+        gap.serialize_field("until_unix_ms", &unix(self.until_wall()))?;
+        gap.serialize_field("gap_ms", &millis(self.duration()))?;
+        gap.serialize_field("epoch", &self.epoch())?;
+        gap.end()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #[cfg(not(feature = "json"))]
     use std::time::Duration;
 
     use super::*;
+
+    #[cfg(feature = "json")]
+    #[test]
+    fn m14_a_gap_is_serialized_with_its_times_in_milliseconds() {
+        let (now, epoch) = (Instant::now(), SystemTime::UNIX_EPOCH);
+        let at = |millis| (now + Duration::from_millis(millis), epoch + Duration::from_millis(millis));
+        let (channels, cause) = (["a".into()].into(), Error::Disconnected);
+        let gap = Gap::from(GapData { channels, cause, since: at(1_500), until: at(4_000), epoch: 3 });
+        let json = serde_json::to_value(&gap).unwrap();
+        let expected = serde_json::json!({
+            "channels": ["a"], "cause": Error::Disconnected.to_string(),
+            "since_unix_ms": 1500, "until_unix_ms": 4000, "gap_ms": 2500, "epoch": 3,
+        });
+        assert_eq!(json, expected);
+    }
 
     #[test]
     fn m14_a_gap_that_was_not_reported_is_joined_with_the_next() {

@@ -381,7 +381,7 @@
 //! | feature | effect | crates |
 //! |---|---|---|
 //! | `tls` | encrypted connections | rustls with ring |
-//! | `json` | payloads as types and values | serde, serde_json |
+//! | `json` | payloads as types and values; `Notification`, `Gap` and `Stats` as JSON | serde, serde_json |
 //! | `python` | payloads that are Python literals; implies `json` | |
 //! | `stream` | streams for async code, on any runtime | futures-core |
 //! | `changes` | the module `changes`: triggers on tables, and a worker; implies `json` | |
@@ -389,8 +389,8 @@
 //! | `cli` | the program `notifyman`; implies `changes` and `tls` | clap and others |
 //!
 //! - Without `tls`, an `sslmode` up to `prefer` connects unencrypted, and a stricter one is refused.
-//! - `tracing` writes an event for each connection that is lost, restored or given up, and for each callback that panics; at the
-//!   level DEBUG also for each change of a connection's state, and at TRACE for each timer and each message on the wire. The
+//! - `tracing` writes an event for each connection that is opened, lost, restored or given up, and for each callback that
+//!   panics; at the level DEBUG also for each change of a connection's state, and at TRACE for each timer and each message on the wire. The
 //!   target is `notifyman`. Messages of a login that may contain a password are written without their content, and others with
 //!   it only if the environment variable `NOTIFYMAN_TRACE_CONTENT` is `1`. To see the events, install a subscriber at the start of
 //!   `main`, such as that of the crate

@@ -252,9 +252,11 @@ fn the_states_of_a_connection_are_logged_from_its_dial_to_its_restoration() {
     let expected = [opening("new"), opening("live"), vec![change("live", "removed")]].concat();
     assert_eq!(changes, expected);
     let others: Vec<_> = lines.iter().filter(|line| !changes.contains(line)).collect();
-    assert_eq!(others.len(), 2, "{others:#?}");
-    assert!(others[0].starts_with(&format!("WARN connection lost {place} error=")), "{others:#?}");
-    assert!(others[1].starts_with(&format!("INFO connection restored {place} gap_duration=")), "{others:#?}");
+    assert_eq!(others.len(), 3, "{others:#?}");
+    assert_eq!(*others[0], format!("INFO connection opened {place} attempts=1"));
+    assert!(others[1].starts_with(&format!("WARN connection lost {place} error=")), "{others:#?}");
+    assert!(others[1].ends_with(" will_reconnect=true"), "{others:#?}");
+    assert!(others[2].starts_with(&format!("INFO connection restored {place} gap_ms=")), "{others:#?}");
     assert!(!lines.concat().contains(PASSWORD));
     peer.finish();
 }
@@ -290,7 +292,7 @@ fn a_timer_that_fires_has_a_name_and_messages_carry_the_id() {
     let is_idle = |line: &String| line == "TRACE timer fired timer=Idle";
     assert!(lines.iter().any(is_idle), "{lines:#?}");
     assert!(lines.iter().all(|line| line.contains(place) || is_idle(line)), "{lines:#?}");
-    let failed = format!("DEBUG connection attempt failed {place} error=");
+    let failed = format!("WARN connection attempt failed {place} error=");
     assert!(lines.iter().any(|line| line.starts_with(&failed)), "{lines:#?}");
     drop(peer);
 }
@@ -357,6 +359,29 @@ fn a_timer_of_a_task_has_the_place_of_its_owner_and_a_shared_schedule_has_none()
         assert!(lines.contains(&format!("TRACE timer fired timer={timer}")), "{timer}: {lines:#?}");
     }
     drop(peer);
+}
+
+#[test]
+fn the_first_failure_to_open_a_connection_is_a_warning_and_the_others_are_not() {
+    let fails = || vec![Step::startup(), Step::send([msg::error("FATAL", "57P03", "starting up")])];
+    let mut opens = login_with_password();
+    opens.extend(listen());
+    opens.push(Step::serve());
+    let peer = Peer::play_each(vec![fails(), fails(), opens]);
+    let subscriber = LineSubscriber::up_to(Level::DEBUG);
+    with_default(subscriber.clone(), || {
+        let mut nm = NotificationManager::new([]).reconnect(Backoff::default().first(Duration::from_millis(1)));
+        let id = nm.dial(url(&peer), ["news"]).unwrap();
+        while !matches!(nm.next_event(), Some(Event::Opened(_))) {}
+        nm.remove(id);
+    });
+    let lines = subscriber.lines(&peer);
+    let of = |text: &str| lines.iter().filter(|line| line.contains(text)).cloned().collect::<Vec<_>>();
+    let failed = of("connection attempt failed");
+    assert_eq!(failed.len(), 2, "{lines:#?}");
+    assert!(failed[0].starts_with("WARN ") && failed[0].ends_with(" attempts=1 will_reconnect=true"), "{failed:#?}");
+    assert!(failed[1].starts_with("DEBUG ") && failed[1].ends_with(" attempts=2 will_reconnect=true"), "{failed:#?}");
+    assert!(of("connection opened").concat().ends_with(" attempts=3"), "{lines:#?}");
 }
 
 #[test]

@@ -14,7 +14,10 @@ macro_rules! counters {
         /// assert_eq!(nm.stats().connections, 0);
         /// assert_eq!(nm.handle().stats().notifications, 0);
         /// ```
+        ///
+        /// With the feature `json`, they can be serialized: each counter under its name.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[cfg_attr(feature = "json", derive(serde::Serialize))]
         #[non_exhaustive]
         pub struct Stats {
             $($(#[$doc])* pub $name: u64,)*
@@ -81,5 +84,18 @@ impl Counter {
 
     pub(crate) fn set(&self, n: usize) {
         self.0.store(n as u64, Relaxed);
+    }
+}
+
+#[cfg(all(test, feature = "json"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m12_counters_are_serialized_under_their_names() {
+        let counters = Counters::default();
+        counters.losses.add(2);
+        let json = serde_json::to_value(counters.read()).unwrap();
+        assert_eq!((&json["losses"], &json["connections"]), (&2.into(), &0.into()));
     }
 }

@@ -259,6 +259,19 @@ impl Hash for Notification {
     }
 }
 
+/// Serializes `channel`, `payload` and `pid`. Bytes that are not UTF-8 are replaced, as by [`payload`](Self::payload).
+#[cfg(feature = "json")]
+impl serde::Serialize for Notification {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut notification = serializer.serialize_struct("Notification", 3)?;
+        notification.serialize_field("channel", &self.channel())?;
+        notification.serialize_field("payload", &self.payload())?;
+        notification.serialize_field("pid", &self.pid())?;
+        notification.end()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Slice;
@@ -270,6 +283,13 @@ mod tests {
             let frame = frame(0, channel.as_bytes(), payload.as_bytes());
             NotificationRef { frame: &frame, channel_len: channel.len() }.to_owned()
         }
+    }
+
+    #[cfg(feature = "json")]
+    #[test]
+    fn a_notification_is_serialized_with_its_text() {
+        let json = serde_json::to_string(&Notification::for_test("prices", "say \"é\"")).unwrap();
+        assert_eq!(json, r#"{"channel":"prices","payload":"say \"é\"","pid":0}"#);
     }
 
     #[test]

@@ -73,18 +73,28 @@ pub(super) fn shared_timer_fired(timer: SharedTimer) {
     tracing::trace!(target: "notifyman", ?timer, "timer fired");
 }
 
-pub(super) fn lost(id: ConnId, config: &Config, error: &Error, is_restored: bool) {
-    event!(warn, id, config, %error, is_restored, "connection lost");
+pub(super) fn lost(id: ConnId, config: &Config, error: &Error, will_reconnect: bool) {
+    event!(warn, id, config, %error, will_reconnect, "connection lost");
 }
 
 /// Logs that a connection cannot be opened or restored, and is in the garbage.
 pub(super) fn restore_failed(id: ConnId, config: &Config, error: &Error, attempts: u32) {
-    event!(error, id, config, %error, attempts, "connection cannot be restored");
+    event!(error, id, config, %error, attempts, will_reconnect = false, "connection cannot be restored");
 }
 
-/// Logs a failed attempt to open a connection, which another one follows.
-pub(super) fn attempt_failed(id: ConnId, config: &Config, error: &Error, attempts: u32) {
-    event!(debug, id, config, %error, attempts, "connection attempt failed");
+/// Logs a failed attempt to open a connection, which another one follows: the first one, which is also an event of the
+/// manager, at a level at which it is seen.
+pub(super) fn attempt_failed(id: ConnId, config: &Config, error: &Error, attempts: u32, is_first: bool) {
+    if is_first {
+        event!(warn, id, config, %error, attempts, will_reconnect = true, "connection attempt failed");
+    } else {
+        event!(debug, id, config, %error, attempts, will_reconnect = true, "connection attempt failed");
+    }
+}
+
+/// Logs that a connection is open for the first time, after this number of attempts.
+pub(super) fn opened(id: ConnId, config: &Config, attempts: u32) {
+    event!(info, id, config, attempts, "connection opened");
 }
 
 pub(super) fn restored(id: ConnId, config: &Config, gap: &Gap, attempts: u32) {
@@ -92,7 +102,7 @@ pub(super) fn restored(id: ConnId, config: &Config, gap: &Gap, attempts: u32) {
         info,
         id,
         config,
-        gap_duration = ?gap.duration(),
+        gap_ms = u64::try_from(gap.duration().as_millis()).unwrap_or(u64::MAX),
         channels = gap.channels().len(),
         epoch = gap.epoch(),
         attempts,

@@ -305,9 +305,12 @@ impl<C: Linked> Member<C> {
         turn: &mut Turn<'_, C::Stream>,
     ) -> Option<Event> {
         let is_restored = link.history.gap().is_some();
-        if let Some(gap) = link.history.gap() {
-            log::restored(self.id, link.config(), gap, absence.failed + 1);
-            turn.services.counters.restores.add(1);
+        match link.history.gap() {
+            Some(gap) => {
+                log::restored(self.id, link.config(), gap, absence.failed + 1);
+                turn.services.counters.restores.add(1);
+            }
+            None => log::opened(self.id, link.config(), absence.failed + 1),
         }
         // If nothing follows it, the gap is an event of its own, also in the plain loop.
         let is_quiet = !may_have_more && link.backlog().size() == 0;
@@ -341,8 +344,9 @@ impl<C: Linked> Member<C> {
             return self.fail(*absence, error, turn);
         }
         // The first failure is reported; the next ones follow with growing delays until one succeeds.
-        let event = absence.is_first().then(|| Event::Disconnected(self.id, error.clone()));
-        log::attempt_failed(self.id, absence.dead.config(), &error, absence.failed.saturating_add(1));
+        let is_first = absence.is_first();
+        let event = is_first.then(|| Event::Disconnected(self.id, error.clone()));
+        log::attempt_failed(self.id, absence.dead.config(), &error, absence.failed.saturating_add(1), is_first);
         absence.fail(error);
         let delay = match is_final {
             true => backoff.slow_delay(&mut turn.services.jitter),
