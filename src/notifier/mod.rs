@@ -30,6 +30,7 @@ mod id;
 mod interleavings;
 mod lifecycle;
 mod log;
+mod merged_ranges;
 mod missed;
 mod owner;
 mod payload;

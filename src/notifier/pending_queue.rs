@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 
 use crate::notifier::log::LogLimits;
+use crate::notifier::merged_ranges::MergedRanges;
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::queue::{Policy, Queue};
 use crate::notifier::segment::{SegmentRange, StoredNotification, size};
@@ -49,23 +50,18 @@ pub(crate) enum PendingContent {
     Missed(MissedReport),
 }
 
-/// Items of one subscription that are next to each other.
+/// Items that are next to each other.
 #[derive(Debug)]
-struct PendingEntry<E> {
-    to: E,
-    content: EntryContent,
-}
-
-#[derive(Debug)]
-enum EntryContent {
-    Range(SegmentRange),
-    One(PendingContent),
+enum PendingEntry<E> {
+    Range(E, SegmentRange),
+    Merged(MergedRanges<E>),
+    One(E, PendingContent),
 }
 
 impl<E> PendingEntry<E> {
     fn report(&mut self) -> Option<&mut MissedReport> {
-        match &mut self.content {
-            EntryContent::One(PendingContent::Missed(report)) => Some(report),
+        match self {
+            Self::One(_, PendingContent::Missed(report)) => Some(report),
             _ => None,
         }
     }
@@ -197,8 +193,8 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
     fn fold(&mut self, to: &E, shared: &StoredNotification) -> bool {
         let notification = StoredNotification::Copied(shared.as_ref().to_owned());
         let equal = self.foldable.remove(&(to.clone(), ContentKey(notification.clone())));
-        let before = match equal.and_then(|position| self.take_at(position)).map(|entry| entry.content) {
-            Some(EntryContent::One(PendingContent::Notification { folded, .. })) => Some(folded),
+        let before = match equal.and_then(|position| self.take_at(position)) {
+            Some(PendingEntry::One(_, PendingContent::Notification { folded, .. })) => Some(folded),
             _ => None,
         };
         self.add_one(to, notification, before.map_or(0, |folded| folded + 1));
@@ -220,12 +216,40 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
         self.notifications += range.len();
         self.bytes += range.bytes() as usize;
         let is_extended = self.items.last_entry().is_some_and(|mut last| match last.get_mut() {
-            PendingEntry { to: of, content: EntryContent::Range(before) } => of == to && before.extend(&range),
+            PendingEntry::Range(of, before) => of == to && before.extend(&range),
             _ => false,
         });
         if !is_extended {
-            self.add_entry(to, EntryContent::Range(range));
+            self.add_entry(PendingEntry::Range(to.clone(), range));
         }
+    }
+
+    /// Adds notifications of several subscriptions in the order of their positions, which come after all others, if they are
+    /// within the limits together or make the oldest ones be dropped.
+    ///
+    /// # Errors
+    ///
+    /// The notifications, if they must be [pushed](Self::push) one by one.
+    pub(crate) fn push_merged(&mut self, ranges: MergedRanges<E>) -> Result<PushOutcome, MergedRanges<E>> {
+        let (notifications, bytes) = (self.notifications + ranges.len(), self.bytes + ranges.bytes() as usize);
+        let is_added = match self.queue.policy {
+            Policy::DropOldest => true,
+            Policy::DropNewest | Policy::Disconnect => notifications <= self.queue.items && bytes <= self.queue.bytes,
+            Policy::Coalesce => false,
+        };
+        if !is_added {
+            return Err(ranges);
+        }
+        self.last_reports.clear();
+        (self.notifications, self.bytes) = (notifications, bytes);
+        if let Some(mut last) = self.items.last_entry()
+            && let PendingEntry::Merged(before) = last.get_mut()
+        {
+            before.append(ranges);
+        } else {
+            self.add_entry(PendingEntry::Merged(ranges));
+        }
+        Ok(PushOutcome { dropped: self.shrink_to(self.limits()), ..PushOutcome::default() })
     }
 
     /// Adds a notification with the equal ones that were folded into it, whatever the limits.
@@ -234,15 +258,16 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
         self.notifications += 1;
         self.bytes += size(notification.as_ref());
         let key = (self.queue.policy == Policy::Coalesce).then(|| (to.clone(), ContentKey(notification.clone())));
-        let position = self.add_entry(to, EntryContent::One(PendingContent::Notification { notification, folded }));
+        let content = PendingContent::Notification { notification, folded };
+        let position = self.add_entry(PendingEntry::One(to.clone(), content));
         if let Some(key) = key {
             self.foldable.insert(key, position);
         }
     }
 
-    fn add_entry(&mut self, to: &E, content: EntryContent) -> u64 {
+    fn add_entry(&mut self, entry: PendingEntry<E>) -> u64 {
         let position = self.next_position();
-        self.items.insert(position, PendingEntry { to: to.clone(), content });
+        self.items.insert(position, entry);
         position
     }
 
@@ -256,7 +281,7 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
         if self.items.is_empty() {
             return self.report_first(to.clone(), missed);
         }
-        let position = self.add_entry(to, EntryContent::One(PendingContent::Missed(missed)));
+        let position = self.add_entry(PendingEntry::One(to.clone(), PendingContent::Missed(missed)));
         self.last_reports.insert(to.clone(), position);
     }
 
@@ -265,45 +290,64 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
             self.first_report_of.remove(&to);
             return Some(PendingItem { to, content: PendingContent::Missed(missed) });
         }
-        let mut first = self.items.first_entry()?;
-        if let PendingEntry { to, content: EntryContent::Range(range) } = first.get_mut()
-            && range.len() > 1
-        {
-            let (to, notification) = (to.clone(), range.pop());
-            self.notifications -= 1;
-            self.bytes -= size(notification.as_ref());
+        let (to, content) = match self.items.first_entry()?.get_mut() {
+            PendingEntry::Range(to, range) if range.len() > 1 => (to.clone(), Some(range.pop())),
+            PendingEntry::Merged(ranges) => {
+                let (to, notification) = ranges.pop()?;
+                (to, Some(notification))
+            }
+            PendingEntry::Range(to, _) | PendingEntry::One(to, _) => (to.clone(), None),
+        };
+        if let Some(notification) = content {
+            self.count_popped(size(notification.as_ref()));
             return Some(PendingItem { to, content: PendingContent::Notification { notification, folded: 0 } });
         }
-        let position = *first.key();
-        let PendingEntry { to, content } = self.take_at(position)?;
-        let content = match content {
-            EntryContent::One(content) => content,
-            EntryContent::Range(mut range) => PendingContent::Notification { notification: range.pop(), folded: 0 },
+        let position = *self.items.first_key_value()?.0;
+        let content = match self.take_at(position)? {
+            PendingEntry::One(_, content) => content,
+            PendingEntry::Range(_, mut range) => PendingContent::Notification { notification: range.pop(), folded: 0 },
+            PendingEntry::Merged(_) => return None,
         };
         Some(PendingItem { to, content })
     }
 
+    /// Counts a notification that was taken out of the first entry, and removes that if it is empty.
+    fn count_popped(&mut self, size: usize) {
+        self.notifications -= 1;
+        self.bytes -= size;
+        if let Some(mut first) = self.items.first_entry()
+            && let PendingEntry::Merged(ranges) = first.get_mut()
+            && ranges.is_empty()
+        {
+            first.remove();
+        }
+    }
+
     fn take_at(&mut self, position: u64) -> Option<PendingEntry<E>> {
         let entry = self.items.remove(&position)?;
-        match &entry.content {
-            EntryContent::Range(range) => {
+        match &entry {
+            PendingEntry::Range(_, range) => {
                 self.notifications -= range.len();
                 self.bytes -= range.bytes() as usize;
             }
-            EntryContent::One(PendingContent::Notification { notification, .. }) => {
+            PendingEntry::Merged(ranges) => {
+                self.notifications -= ranges.len();
+                self.bytes -= ranges.bytes() as usize;
+            }
+            PendingEntry::One(to, PendingContent::Notification { notification, .. }) => {
                 self.notifications -= 1;
                 self.bytes -= size(notification.as_ref());
                 if !self.foldable.is_empty() {
-                    let key = (entry.to.clone(), ContentKey(notification.clone()));
+                    let key = (to.clone(), ContentKey(notification.clone()));
                     // An equal one may be foldable that came after a change of the policy.
                     if self.foldable.get(&key) == Some(&position) {
                         self.foldable.remove(&key);
                     }
                 }
             }
-            EntryContent::One(PendingContent::Missed(_)) => {
-                if self.last_reports.get(&entry.to) == Some(&position) {
-                    self.last_reports.remove(&entry.to);
+            PendingEntry::One(to, PendingContent::Missed(_)) => {
+                if self.last_reports.get(to) == Some(&position) {
+                    self.last_reports.remove(to);
                 }
             }
         }
@@ -314,8 +358,7 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
     pub(crate) fn drop_all(&mut self) -> u64 {
         let dropped = self.shrink_to(LogLimits::default());
         while let Some((&position, _)) = self.items.first_key_value()
-            && let Some(PendingEntry { to, content: EntryContent::One(PendingContent::Missed(missed)) }) =
-                self.take_at(position)
+            && let Some(PendingEntry::One(to, PendingContent::Missed(missed))) = self.take_at(position)
         {
             self.report_first(to, missed);
         }
@@ -329,7 +372,13 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
             let items = (self.notifications as u64).saturating_sub(limits.items) as usize;
             let bytes = (self.bytes as u64).saturating_sub(limits.bytes);
             let Some(mut first) = self.items.first_entry().filter(|_| items > 0 || bytes > 0) else { break };
-            if let PendingEntry { to, content: EntryContent::Range(range) } = first.get_mut()
+            if let PendingEntry::Merged(ranges) = first.get_mut() {
+                let Some((to, notification)) = ranges.pop() else { break };
+                self.count_popped(size(notification.as_ref()));
+                self.report_first(to, MissedReport::new(Reason::Overflow, 1));
+                continue;
+            }
+            if let PendingEntry::Range(to, range) = first.get_mut()
                 && let count = items.max(range.reaching(bytes))
                 && count < range.len()
             {
@@ -340,13 +389,13 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
                 continue;
             }
             let position = *first.key();
-            let Some(PendingEntry { to, content }) = self.take_at(position) else { break };
-            let missed = match content {
-                EntryContent::Range(range) => MissedReport::new(Reason::Overflow, range.len() as u64),
-                EntryContent::One(PendingContent::Notification { folded, .. }) => {
-                    MissedReport::new(Reason::Overflow, 1 + folded)
+            let (to, missed) = match self.take_at(position) {
+                Some(PendingEntry::Range(to, range)) => (to, MissedReport::new(Reason::Overflow, range.len() as u64)),
+                Some(PendingEntry::One(to, PendingContent::Notification { folded, .. })) => {
+                    (to, MissedReport::new(Reason::Overflow, 1 + folded))
                 }
-                EntryContent::One(PendingContent::Missed(missed)) => missed,
+                Some(PendingEntry::One(to, PendingContent::Missed(missed))) => (to, missed),
+                Some(PendingEntry::Merged(_)) | None => break,
             };
             self.report_first(to, missed);
         }
@@ -355,8 +404,12 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
 
     /// Makes all items of a subscription those of another one.
     pub(crate) fn rename(&mut self, from: &E, to: &E) {
-        for item in self.items.values_mut().filter(|item| item.to == *from) {
-            item.to = to.clone();
+        for entry in self.items.values_mut() {
+            match entry {
+                PendingEntry::Range(of, _) | PendingEntry::One(of, _) if of == from => *of = to.clone(),
+                PendingEntry::Merged(ranges) => ranges.rename(from, to),
+                _ => {}
+            }
         }
         self.first_reports.values_mut().filter(|(of, _)| of == from).for_each(|(of, _)| *of = to.clone());
         for positions in [&mut self.first_report_of, &mut self.last_reports] {
@@ -371,9 +424,20 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
 
     /// Removes all items of a subscription.
     pub(crate) fn remove_all(&mut self, of: &E) {
-        let positions: Vec<u64> = self.items.iter().filter(|(_, item)| item.to == *of).map(|(at, _)| *at).collect();
+        let is_affected = |entry: &PendingEntry<E>| match entry {
+            PendingEntry::Range(to, _) | PendingEntry::One(to, _) => to == of,
+            PendingEntry::Merged(_) => true,
+        };
+        let positions: Vec<u64> = self.items.iter().filter(|(_, it)| is_affected(it)).map(|(at, _)| *at).collect();
         for position in positions {
-            self.take_at(position);
+            if let Some(PendingEntry::Merged(mut ranges)) = self.take_at(position) {
+                ranges.remove_all(of);
+                if !ranges.is_empty() {
+                    self.notifications += ranges.len();
+                    self.bytes += ranges.bytes() as usize;
+                    self.items.insert(position, PendingEntry::Merged(ranges));
+                }
+            }
         }
         if let Some(position) = self.first_report_of.remove(of) {
             self.first_reports.remove(&position);
@@ -413,12 +477,35 @@ mod tests {
 
     /// Returns all notifications of a segment.
     fn range<T: ToString>(payloads: impl IntoIterator<Item = T>) -> SegmentRange {
+        range_at((1..).zip(payloads))
+    }
+
+    /// Returns all notifications of a segment, each with its position.
+    fn range_at<T: ToString>(payloads: impl IntoIterator<Item = (u64, T)>) -> SegmentRange {
         let mut entries = SegmentPool::default().take(1);
-        for (position, payload) in (1..).zip(payloads) {
+        for (position, payload) in payloads {
             entries.push(position, Notification::for_test("c", &payload.to_string()).as_ref());
         }
         let segment = Arc::new(Segment::new(0, 0, entries));
         SegmentRange::new(&segment, 0, segment.end())
+    }
+
+    /// Pushes notifications one by one, up to the first that is refused.
+    fn push_each(
+        naive: &mut NaiveQueue<u8>,
+        notifications: impl Iterator<Item = (u8, StoredNotification)>,
+    ) -> PushOutcome {
+        let mut outcome = PushOutcome::default();
+        for (to, one) in notifications {
+            let PushOutcome { dropped, folded, refused } = match outcome.refused {
+                0 => naive.push(&to, &one),
+                _ => PushOutcome { refused: 1, ..PushOutcome::default() },
+            };
+            outcome.dropped += dropped;
+            outcome.folded += folded;
+            outcome.refused += refused;
+        }
+        outcome
     }
 
     fn push(pending: &mut PendingQueue<u8>, to: u8, payload: &str) -> PushOutcome {
@@ -532,7 +619,7 @@ mod tests {
             is_copied in any::<bool>(),
         ) {
             let (mut pending, mut naive) = (PendingQueue::new(queue), NaiveQueue::new(queue));
-            let (mut sent, mut received) = (0, 0);
+            let (mut sent, mut received, mut position) = (0, 0, 1);
             let mut pop = |pending: &mut PendingQueue<u8>, naive: &mut NaiveQueue<u8>| {
                 let item = pending.pop();
                 received += item.as_ref().map_or(0, |item| match &item.content {
@@ -547,19 +634,36 @@ mod tests {
                     Step::Push(to, payloads) => {
                         let range = range(payloads);
                         let outcome = pending.push(&to, &range, is_copied);
-                        let mut expected = PushOutcome::default();
-                        for one in range.iter() {
-                            // Nothing is taken after the first notification that is refused.
-                            let PushOutcome { dropped, folded, refused } = match expected.refused {
-                                0 => naive.push(&to, &one),
-                                _ => PushOutcome { refused: 1, ..PushOutcome::default() },
-                            };
-                            expected.dropped += dropped;
-                            expected.folded += folded;
-                            expected.refused += refused;
-                        }
+                        let expected = push_each(&mut naive, range.iter().map(|one| (to, one)));
                         prop_assert_eq!(outcome, expected);
                         sent += range.len() as u64 - outcome.refused;
+                    }
+                    Step::PushMerged(notifications) => {
+                        let ranges = [0, 1, 2].map(|to| (to, range_at(notifications.iter().zip(position..)
+                            .filter(|((of, _), _)| *of == to).map(|((_, payload), position)| (position, payload)))));
+                        // Later ones are merged with these, and come after them.
+                        position += notifications.len() as u64;
+                        let each = MergedRanges::from_iter(ranges.clone()).split().map(|(to, mut one)| (to, one.pop()));
+                        let expected = push_each(&mut naive, each);
+                        let outcome = match pending.push_merged(ranges.into_iter().collect()) {
+                            Ok(outcome) => outcome,
+                            Err(ranges) => {
+                                let mut outcome = PushOutcome::default();
+                                for (to, one) in ranges.split() {
+                                    if outcome.refused > 0 {
+                                        outcome.refused += 1;
+                                        continue;
+                                    }
+                                    let PushOutcome { dropped, folded, refused } = pending.push(&to, &one, is_copied);
+                                    outcome.dropped += dropped;
+                                    outcome.folded += folded;
+                                    outcome.refused += refused;
+                                }
+                                outcome
+                            }
+                        };
+                        prop_assert_eq!(outcome, expected);
+                        sent += notifications.len() as u64 - outcome.refused;
                     }
                     Step::Report(to) => {
                         pending.push_missed(&to, MissedReport::new(Reason::Muted, 0));
@@ -597,6 +701,7 @@ mod tests {
     enum Step {
         /// Notifications whose payload has a length of its own.
         Push(u8, Vec<String>),
+        PushMerged(Vec<(u8, String)>),
         Report(u8),
         Pop,
         DropAll,
@@ -604,9 +709,12 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let payloads = prop::collection::vec((0..6usize).prop_map(|n| "x".repeat(n * 7)), 1..8);
+        let payload = || (0..6usize).prop_map(|n| "x".repeat(n * 7));
+        let payloads = prop::collection::vec(payload(), 1..8);
+        let merged = prop::collection::vec((0..3u8, payload()), 1..8);
         prop_oneof![
-            5 => (0..3u8, payloads).prop_map(|(to, payloads)| Step::Push(to, payloads)),
+            3 => (0..3u8, payloads).prop_map(|(to, payloads)| Step::Push(to, payloads)),
+            3 => merged.prop_map(Step::PushMerged),
             2 => (0..3u8).prop_map(Step::Report),
             5 => Just(Step::Pop),
             1 => Just(Step::DropAll),

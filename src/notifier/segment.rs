@@ -155,10 +155,9 @@ impl SegmentRange {
         (self.from..self.end).map(|index| StoredNotification::Shared(Arc::clone(&self.segment), index))
     }
 
-    /// Returns each notification by itself, with its position.
-    pub(crate) fn split(&self) -> impl Iterator<Item = (u64, Self)> {
-        let entries = self.segment.range(self.from, self.end);
-        entries.map(|(index, entry)| (entry.position, Self::new(&self.segment, index, index + 1)))
+    /// Returns the position of the first notification, if there is one.
+    pub(crate) fn position(&self) -> Option<u64> {
+        (self.from < self.end).then(|| self.segment.get(self.from).map(|entry| entry.position))?
     }
 
     pub(crate) fn channel(&self) -> Box<str> {

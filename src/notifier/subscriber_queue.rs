@@ -17,6 +17,7 @@ use crate::notifier::counters::NotifierCounters;
 use crate::notifier::cursor::{Cursor, SubscriptionRef};
 use crate::notifier::cursor_list::{CursorList, SCANNED_MAX};
 use crate::notifier::log::{FoldedWindow, LogLimits};
+use crate::notifier::merged_ranges::MergedRanges;
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::pending_queue::{PendingQueue, PushOutcome};
 use crate::notifier::queue::{Policy, Queue};
@@ -291,14 +292,6 @@ impl<S> SubscriberQueue<S> {
         if moved.is_empty() && lost.is_empty() {
             return;
         }
-        if !is_single {
-            let mut entries: Vec<_> = Vec::new();
-            for (to, range) in &moved {
-                entries.extend(range.split().map(|(position, one)| (position, to.clone(), one)));
-            }
-            entries.sort_unstable_by_key(|(position, ..)| *position);
-            moved = entries.into_iter().map(|(_, to, one)| (to, one)).collect();
-        }
         let pending = self.pending();
         for (to, dropped) in lost {
             // The pending notifications are older, so the limits drop them first.
@@ -307,6 +300,16 @@ impl<S> SubscriberQueue<S> {
         }
         let (notifications, bytes) = moved.iter().fold((0, 0), |(n, b), (_, it)| (n + it.len(), b + it.bytes()));
         let is_copying = pending.items.is_copying(notifications, bytes);
+        if !is_single {
+            let mut merged: MergedRanges<_> = moved.into_iter().collect();
+            if pending.refused.is_none() && !is_copying {
+                match pending.items.push_merged(merged) {
+                    Ok(outcome) => return counters.dropped.add(outcome.dropped),
+                    Err(ranges) => merged = ranges,
+                }
+            }
+            moved = merged.split().collect();
+        }
         for (to, range) in moved {
             let outcome = match &pending.refused {
                 Some(_) => PushOutcome { refused: range.len() as u64, ..PushOutcome::default() },

@@ -33,19 +33,20 @@ fn an_idle_subscriber_of_one_channel_holds_at_most_256_bytes() {
 const SLOW: u64 = 300;
 const WAITING: u64 = 9_000;
 
-/// Has 9,000 notifications wait for 300 subscribers, which are served after a blocked one. Returns the number of bytes that
-/// each holds after a call that moves notifications out of the log of the channel.
-fn held_by_each_slow(queue: Queue, call: impl FnOnce(&Notifier<u64>)) -> u64 {
+/// Has 9,000 notifications wait for 300 subscribers of some channels, which are served after a blocked one. Returns the number
+/// of bytes that each holds after a call that moves notifications out of the logs of the channels.
+fn held_by_each_slow(channels: &[&str], queue: Queue, call: impl FnOnce(&Notifier<u64>)) -> u64 {
     let server = Server::start();
     let n = Notifier::builder(server.config()).unwrap().autorun(false).queue(queue).build::<u64>();
     let (release, blocked) = mpsc::channel::<()>();
     n.subscribe(0, CHANNEL, move |_| blocked.recv().unwrap_or(())).unwrap();
     for id in 1..=SLOW {
-        n.subscribe(id, CHANNEL, |_| ()).unwrap();
+        channels.iter().for_each(|channel| n.subscribe(id, channel, |_| ()).unwrap());
     }
     n.start().unwrap();
     let mut ends = server.ends();
-    let sent: Vec<_> = (0..WAITING).map(|id| msg::notification(1, CHANNEL, &format!("{id:0100}"))).collect();
+    let sent = (0..WAITING).zip(channels.iter().cycle());
+    let sent: Vec<_> = sent.map(|(id, channel)| msg::notification(1, channel, &format!("{id:0100}"))).collect();
     ends.iter_mut().for_each(|end| end.send(&sent.concat()));
     let began = Instant::now();
     while n.stats().received < WAITING {
@@ -60,14 +61,21 @@ fn held_by_each_slow(queue: Queue, call: impl FnOnce(&Notifier<u64>)) -> u64 {
 
 #[test]
 fn a_mute_does_not_copy_what_waits_for_each_subscriber() {
-    let held = held_by_each_slow(Queue::default(), |n| n.mute_channels([CHANNEL]).unwrap());
+    let held = held_by_each_slow(&[CHANNEL], Queue::default(), |n| n.mute_channels([CHANNEL]).unwrap());
     assert!(held <= 16 * 1024, "{held} bytes for each subscriber");
 }
 
 #[test]
 fn a_full_queue_does_not_copy_what_waits_for_each_subscriber() {
-    let held = held_by_each_slow(Queue::new(Policy::DropNewest).items(5_000), |n| {
+    let held = held_by_each_slow(&[CHANNEL], Queue::new(Policy::DropNewest).items(5_000), |n| {
         n.stats();
     });
+    assert!(held <= 16 * 1024, "{held} bytes for each subscriber");
+}
+
+#[test]
+fn a_mute_does_not_copy_what_waits_for_each_subscriber_of_two_channels() {
+    let channels = [CHANNEL, "another_channel_"];
+    let held = held_by_each_slow(&channels, Queue::default(), |n| n.mute_channels([CHANNEL]).unwrap());
     assert!(held <= 16 * 1024, "{held} bytes for each subscriber");
 }
