@@ -85,7 +85,9 @@ fn each_command_has_a_manual_page() {
     let commands: Vec<_> =
         page.lines().filter_map(|line| line.strip_prefix("notifyman\\-")?.strip_suffix("(1)")).collect();
     assert!(commands.len() == 11 && page.contains(".SS \"Exit codes\""), "{page}");
-    let directory = super::cluster().socket_dir().join("man");
+    // In the directory of a server, which is removed with it.
+    let cluster = super::cluster();
+    let directory = cluster.socket_dir().join("man");
     run(&["man", "--directory", directory.to_str().unwrap()]).ends_with(0);
     assert_eq!(std::fs::read_to_string(directory.join("notifyman.1")).unwrap().trim_end(), page);
     for command in commands {
