@@ -33,7 +33,7 @@ impl fmt::Display for SessionFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(version) = &self.version {
             let encrypted = self.tls.as_deref().unwrap_or("no TLS");
-            // What follows is the name of a distribution.
+            // The rest is the name of a distribution.
             let version = version.split(' ').next().unwrap_or_default();
             write!(f, "\n         PostgreSQL {}, {encrypted}", Escaped(version))?;
             if let Some(latency) = self.latency {
