@@ -13,6 +13,7 @@
 // - `CANARY_PERIOD_MIN` and `canary_at_any_pace`: the tests cannot wait for half a minute.
 
 mod batcher;
+mod builder;
 mod channel;
 mod counters;
 mod cursor;
@@ -64,6 +65,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::batcher::Batcher;
+pub use self::builder::NotifierBuilder;
 pub use self::counters::NotifierStats;
 use self::database::Database;
 use self::deferred::Undo;
@@ -77,14 +79,13 @@ pub use self::payload::Payload;
 #[cfg(feature = "json")]
 pub use self::payload::PayloadError;
 pub use self::queue::{Policy, Queue};
-use self::settings::NotifierSettings;
 use self::shared::NotifierCore;
 pub use self::state_watch::StateChange;
 #[cfg(feature = "stream")]
 pub use self::stream::{NotifierStream, StreamId, StreamOpening, StreamRequest};
 use crate::config::Config;
 use crate::error::Error;
-use crate::manager::{Backoff, CANARY_PERIOD_MIN, Ticket};
+use crate::manager::Ticket;
 
 /// A set of callbacks by channel, with the threads that call them: see the [module](self).
 ///
@@ -137,8 +138,7 @@ impl Notifier {
         C: TryInto<Config>,
         Error: From<C::Error>,
     {
-        let settings = NotifierSettings::default();
-        Ok(NotifierBuilder { config: config.try_into()?, others: Vec::new(), settings })
+        Ok(NotifierBuilder::new(config.try_into()?))
     }
 }
 
@@ -167,6 +167,11 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         Error: From<C::Error>,
     {
         Notifier::builder(config)?.start()
+    }
+
+    /// Creates the first handle of a notifier, for the database with an index.
+    pub(crate) fn from_core(core: Arc<NotifierCore<I>>, at: usize) -> Self {
+        Self { owner: Arc::new(StopOnDrop(core)), at }
     }
 
     fn core(&self) -> &Arc<NotifierCore<I>> {
@@ -1153,276 +1158,5 @@ impl<I: Clone + Eq + Hash + Send + 'static> Clone for Notifier<I> {
 impl<I: Clone + Eq + Hash + Send + 'static> fmt::Debug for Notifier<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Notifier").field("state", &self.state()).field("stats", &self.stats()).finish()
-    }
-}
-
-/// A builder for a [`Notifier`] with other settings than the defaults: see [`Notifier::builder`].
-///
-/// ```
-/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-/// # fn main() -> Result<(), notifyman::Error> {
-/// # let conf = database();
-/// use std::time::Duration;
-/// use notifyman::notifier::{Policy, Queue};
-/// use notifyman::{Backoff, Notifier};
-///
-/// let n: Notifier<u32> = Notifier::builder(conf)?
-///     .workers(4)
-///     .queue(Queue::new(Policy::Coalesce))
-///     .reconnect(Backoff::default().longest(Duration::from_secs(5)))
-///     .start()?;
-/// # Ok(()) }
-/// ```
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct NotifierBuilder {
-    config: Config,
-    /// The configurations of the other databases.
-    others: Vec<Config>,
-    settings: NotifierSettings,
-}
-
-impl NotifierBuilder {
-    /// Adds a database. A start opens the sessions of all databases, concurrently, and fails if one cannot be opened;
-    /// [`Notifier::databases`] returns a handle for each.
-    ///
-    /// The notifier that is built refers to the first database until [`at`](Notifier::at) names another. Databases with equal
-    /// configurations share one session.
-    ///
-    /// ```
-    /// use notifyman::Notifier;
-    ///
-    /// let n = Notifier::builder("host=berlin user=app")?.database("host=oslo user=app")?.build::<u32>();
-    /// let hosts: Vec<_> = n.databases().iter().map(|shop| shop.config().get_hosts()[0].clone()).collect();
-    /// assert_eq!(hosts, ["berlin", "oslo"]);
-    /// # Ok::<(), notifyman::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] if the connection string is invalid.
-    pub fn database<C>(mut self, config: C) -> Result<Self, Error>
-    where
-        C: TryInto<Config>,
-        Error: From<C::Error>,
-    {
-        self.others.push(config.try_into()?);
-        Ok(self)
-    }
-
-    /// Sets the number of threads that call callbacks. Default: 1.
-    ///
-    /// With any number, a subscriber's callbacks are called one at a time and in order. With one thread, a callback that
-    /// blocks delays those of all other subscribers; with n threads, others are delayed only while n callbacks block.
-    ///
-    /// ```
-    /// use notifyman::Notifier;
-    ///
-    /// let n = Notifier::builder("host=localhost user=shop")?
-    ///     .workers(4)
-    ///     .build::<u32>();
-    /// # Ok::<(), notifyman::Error>(())
-    /// ```
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.settings.workers = workers.max(1);
-        self
-    }
-
-    /// Sets the queue of each subscriber that is not given [one of its own](Notifier::set_queue). Default:
-    /// [`Queue::default`].
-    ///
-    /// ```
-    /// use notifyman::notifier::{Policy, Queue};
-    /// use notifyman::Notifier;
-    ///
-    /// let n = Notifier::builder("host=localhost user=shop")?
-    ///     .queue(Queue::new(Policy::Coalesce))
-    ///     .build::<u32>();
-    /// # Ok::<(), notifyman::Error>(())
-    /// ```
-    pub fn queue(mut self, queue: Queue) -> Self {
-        self.settings.queue = Arc::new(queue);
-        self
-    }
-
-    /// Sets the policy for restoring lost sessions: see
-    /// [`NotificationManager::reconnect`](crate::NotificationManager::reconnect). Default: [`Backoff::default`]. (A
-    /// manager alone does not reconnect by default.)
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use notifyman::{Backoff, Notifier};
-    ///
-    /// let n = Notifier::builder("host=localhost user=shop")?
-    ///     .reconnect(Backoff::default().longest(Duration::from_secs(5)))
-    ///     .build::<u32>();
-    /// # Ok::<(), notifyman::Error>(())
-    /// ```
-    pub fn reconnect(mut self, backoff: Backoff) -> Self {
-        self.settings.backoff = backoff;
-        self
-    }
-
-    /// Sets the time without a received byte after which a session is checked, and the deadline of the reply: see
-    /// [`NotificationManager::heartbeat`](crate::NotificationManager::heartbeat). Default: 15 and 5 seconds. (A manager
-    /// alone has no heartbeat by default.)
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use notifyman::Notifier;
-    ///
-    /// let n = Notifier::builder("host=localhost user=shop")?
-    ///     .heartbeat(Duration::from_secs(30), Duration::from_secs(10))
-    ///     .build::<u32>();
-    /// # Ok::<(), notifyman::Error>(())
-    /// ```
-    pub fn heartbeat(mut self, idle: Duration, deadline: Duration) -> Self {
-        self.settings.heartbeat = (idle, deadline);
-        self
-    }
-
-    /// Enables the canary: in every `period`, one session of each database sends a notification on the channel
-    /// `PGNOTIFIER`, which every session must receive. A session that does not receive it, although its server replies, is
-    /// lost with [`Error::NotDelivering`] and restored, and its subscribers receive the reports of any loss. Default: no canary.
-    ///
-    /// A canary detects faults that a [heartbeat](Self::heartbeat) cannot, such as a connection pooler in transaction mode.
-    /// `deadline` is the time after which a session that has not received the canary is checked.
-    /// [`NotifierStats::canary_micros`](crate::notifier::NotifierStats::canary_micros) is the delivery time of the latest
-    /// canary.
-    ///
-    /// Each canary is a NOTIFY, which wakes every session that listens in the database, also those of other programs.
-    /// Therefore the period is at least 30 seconds; a shorter one is raised to that. The cost is described at
-    /// [`NotificationManager::canary`](crate::NotificationManager::canary).
-    ///
-    /// ```
-    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-    /// # fn main() -> Result<(), notifyman::Error> {
-    /// # let conf = database();
-    /// use std::time::Duration;
-    /// use notifyman::Notifier;
-    ///
-    /// let n: Notifier<u32> = Notifier::builder(conf)?
-    ///     .canary(Duration::from_secs(60), Duration::from_secs(5))
-    ///     .start()?;
-    /// assert_eq!(n.stats().canary_micros, 0); // before the first canary
-    /// # Ok(()) }
-    /// ```
-    pub fn canary(self, period: Duration, deadline: Duration) -> Self {
-        self.canary_at_any_pace(period.max(CANARY_PERIOD_MIN), deadline)
-    }
-
-    /// Enables a canary of any period, for the tests of this crate.
-    #[doc(hidden)]
-    pub fn canary_at_any_pace(mut self, period: Duration, deadline: Duration) -> Self {
-        self.settings.canary = Some((period, deadline));
-        self
-    }
-
-    /// Enables the audit: in every `period`, the channels that each session listens to are read from its server. Channels
-    /// that are missing there are listened to again, and their subscribers receive a report with a gap, whose cause is
-    /// [`Error::Unregistered`]. Default: no audit.
-    ///
-    /// The period is at least one second. The cost is described at
-    /// [`NotificationManager::audit`](crate::NotificationManager::audit).
-    ///
-    /// ```
-    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-    /// # fn main() -> Result<(), notifyman::Error> {
-    /// # let conf = database();
-    /// use std::time::Duration;
-    /// use notifyman::Notifier;
-    ///
-    /// let period = Duration::from_secs(300);
-    /// let n: Notifier<u32> = Notifier::builder(conf)?.audit(period).start()?;
-    /// # Ok(()) }
-    /// ```
-    pub fn audit(mut self, period: Duration) -> Self {
-        self.settings.audit = Some(period);
-        self
-    }
-
-    /// Starts the notifier even if a server cannot be reached, and keeps trying to connect. By default, the start fails.
-    ///
-    /// An error that trying again cannot fix, such as a wrong password, is reported by [`Notifier::state`] and to the
-    /// subscribers.
-    ///
-    /// ```
-    /// use notifyman::Notifier;
-    /// use notifyman::notifier::State;
-    ///
-    /// // No server listens on this port yet.
-    /// let n = Notifier::builder("host=127.0.0.1 port=1 user=shop")?
-    ///     .keep_trying(true)
-    ///     .start::<u32>()?;
-    /// assert!(matches!(n.state(), State::Away));
-    /// # Ok::<(), notifyman::Error>(())
-    /// ```
-    pub fn keep_trying(mut self, keep_trying: bool) -> Self {
-        self.settings.keep_trying = keep_trying;
-        self
-    }
-
-    /// Sets whether changes reach the server without a call of [`Notifier::apply`]: see [`Notifier::autorun`]. Default:
-    /// `true`.
-    ///
-    /// ```
-    /// use notifyman::Notifier;
-    ///
-    /// let builder = Notifier::builder("host=localhost user=shop")?;
-    /// let n = builder.autorun(false).build::<u32>();
-    /// // This needs no server.
-    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
-    /// assert_eq!(n.channels(), ["prices"]);
-    /// # Ok::<(), notifyman::Error>(())
-    /// ```
-    pub fn autorun(mut self, autorun: bool) -> Self {
-        self.settings.autorun = autorun;
-        self
-    }
-
-    /// Builds a notifier that is not started.
-    ///
-    /// ```
-    /// use notifyman::Notifier;
-    ///
-    /// let n = Notifier::builder("host=localhost user=shop")?.build::<u32>();
-    /// assert!(!n.is_running());
-    /// # Ok::<(), notifyman::Error>(())
-    /// ```
-    pub fn build<I>(self) -> Notifier<I>
-    where
-        I: Clone + Eq + Hash + Send + 'static,
-    {
-        let core = Arc::new(NotifierCore::new(self.settings));
-        let at = core.add_database(self.config);
-        for config in self.others {
-            core.add_database(config);
-        }
-        Notifier { owner: Arc::new(StopOnDrop(core)), at }
-    }
-
-    /// Builds a notifier and starts it.
-    ///
-    /// ```
-    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-    /// # fn main() -> Result<(), notifyman::Error> {
-    /// # let conf = database();
-    /// use notifyman::Notifier;
-    ///
-    /// let n = Notifier::builder(conf)?.start::<u32>()?;
-    /// assert!(n.is_running());
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// Fails like [`Notifier::start`].
-    pub fn start<I>(self) -> Result<Notifier<I>, Error>
-    where
-        I: Clone + Eq + Hash + Send + 'static,
-    {
-        let notifier = self.build();
-        notifier.start()?;
-        Ok(notifier)
     }
 }
