@@ -46,14 +46,16 @@ Exit codes:
 
 const LISTEN: &str = "\
 On a terminal, or with --text, each notification is a line of text: the time of
-arrival in UTC, the label or number of the --url, the channel, and the payload,
-in which control characters are escaped. In a pipe or a file, or with --json, it is a
-line of JSON:
-  {\"connection\":1,\"channel\":\"prices\",\"payload\":\"42\",\"pid\":4711,
-   \"time\":\"2026-01-31T12:00:00.000001Z\"}
+arrival in UTC, the connection (the label of the --url, or host, database and
+number: db1:5432/shop#1), the channel, and the payload, in which control
+characters are escaped. In a pipe or a file, or with --json, it is a line of
+JSON:
+  {\"connection\":1,\"name\":\"db1:5432/shop\",\"channel\":\"prices\",
+   \"payload\":\"42\",\"pid\":4711,\"time\":\"2026-01-31T12:00:00.000001Z\"}
 
   connection   number of the --url, counted from 1
   label        label of the --url, if it has one
+  name         label, or else host and database
   pid          process ID of the notifying session's backend
   time         time of arrival, in UTC
   payload_hex  only if the payload is not valid UTF-8: all its bytes in
@@ -72,8 +74,8 @@ All servers are connected concurrently, and an unreachable one is retried until
 it is available. A lost connection is restored, also one that became silent,
 which is detected within 20 seconds. Before anything that is received then, a
 line reports what may have been missed:
-  {\"connection\":1,\"gap\":{\"channels\":[\"prices\"],\"cause\":\"..\",\"since\":\"..\",
-   \"until\":\"..\"},\"time\":\"..\"}
+  {\"connection\":1,\"name\":\"..\",\"gap\":{\"channels\":[\"prices\"],\"cause\":\"..\",
+   \"since\":\"..\",\"until\":\"..\"},\"time\":\"..\"}
 Losses and restorations are reported on standard error. An error that a retry
 cannot change, such as a wrong password, ends the connection, and the program
 when no connection is left. With --fail-fast the first failure or loss ends the

@@ -46,9 +46,7 @@ pub(crate) use self::link::{ConnectionInterner, Link, Linked, READS_PER_TURN};
 pub use self::many::ConnectMany;
 pub(crate) use self::opening::{Opening, OpeningProgress};
 pub(crate) use self::read_context::ReadContext;
-pub(crate) use self::transcript::TraceLabel;
-#[cfg(feature = "tracing")]
-pub(crate) use self::transcript::{database_of, host_of};
+pub(crate) use self::transcript::{TraceLabel, database_of, host_of};
 pub(crate) use self::wait::DRAIN_MAX;
 pub use self::wait::Wait;
 use crate::clock;

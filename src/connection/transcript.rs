@@ -124,14 +124,12 @@ impl Transcript {
 }
 
 /// Returns the hosts of a configuration with their ports.
-#[cfg(feature = "tracing")]
 pub(crate) fn host_of(config: &Config) -> String {
     let endpoints = config.endpoints().unwrap_or_default();
     endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Returns the name of the database of a configuration.
-#[cfg(feature = "tracing")]
 pub(crate) fn database_of(config: &Config) -> String {
     config.effective_dbname().map(Into::into).unwrap_or_default()
 }

@@ -5,8 +5,9 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU16;
 
+use crate::config::Config;
 use crate::error::Escaped;
-use crate::manager::label;
+use crate::manager::id_name::{self, IdName};
 
 /// Identifies a connection in a manager.
 ///
@@ -32,19 +33,25 @@ use crate::manager::label;
 /// # Ok(()) }
 /// ```
 ///
-/// Or give the connection a [label](crate::Config::label), for messages: `Display` shows it instead of the number. Ids are
-/// compared by their numbers alone.
+/// Messages name a connection by its [label](crate::Config::label), or else by its address and database: `Display` shows
+/// `berlin`, or `db1:5432/shop#7`, where 7 is the number. Ids are compared by their numbers alone.
+///
+/// # Limits
+///
+/// Ids can be copied and kept, so the names in them are never freed. A process keeps up to 65,535 different labels, each of up to
+/// 63 bytes, and addresses with databases, of which there are at most 32,767, each truncated to 127 bytes: 13 MB in all. An
+/// id with a further one has no name, and shows its number.
 #[derive(Clone, Copy)]
 pub struct ConnId {
-    /// The number, followed by 16 bits for the number of the label; 0 for none.
+    /// The number, followed by 16 bits for the number of the name; 0 for none.
     packed: u64,
 }
 
 impl ConnId {
-    /// Returns the id of a connection with this label. There are far fewer than 2^48 ids.
-    pub(super) fn new(number: u64, label: Option<&str>) -> Self {
-        let label = label.and_then(label::number_of).map_or(0, NonZeroU16::get);
-        Self { packed: number << 16 | u64::from(label) }
+    /// Returns the id of a connection with this configuration. There are far fewer than 2^48 ids.
+    pub(super) fn new(number: u64, config: &Config) -> Self {
+        let name = id_name::number_of(config).map_or(0, NonZeroU16::get);
+        Self { packed: number << 16 | u64::from(name) }
     }
 
     /// Returns the number of the connection, counted from 1 in its manager.
@@ -66,15 +73,31 @@ impl ConnId {
     }
 
     /// Returns the label that the connection had when it received this id; it is not escaped.
-    ///
-    /// A process keeps up to 65,535 different labels in ids; an id with a further one has none.
     pub fn label(self) -> Option<&'static str> {
-        NonZeroU16::new((self.packed & 0xffff) as u16).and_then(label::label_of)
+        self.id_name().filter(|name| name.is_label).map(|name| name.text)
+    }
+
+    /// Returns the label, or else the address and the database that the connection had when it received this id, such as
+    /// `db1:5432/shop`; it is not escaped. Connections to one database may have equal names.
+    ///
+    /// ```
+    /// let mut nm = notifyman::NotificationManager::new([]);
+    /// let id = nm.dial("postgres://app@db1/shop", ["prices"])?;
+    /// assert_eq!(id.name(), Some("db1:5432/shop"));
+    /// assert_eq!(id.to_string(), "db1:5432/shop#1");
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    pub fn name(self) -> Option<&'static str> {
+        self.id_name().map(|name| name.text)
+    }
+
+    fn id_name(self) -> Option<IdName<'static>> {
+        NonZeroU16::new((self.packed & 0xffff) as u16).and_then(id_name::name_of)
     }
 
     #[cfg(test)]
     pub(crate) fn for_test(number: u64) -> Self {
-        Self::new(number, None)
+        Self { packed: number << 16 }
     }
 }
 
@@ -104,11 +127,13 @@ impl Hash for ConnId {
     }
 }
 
-/// Formats the label, with control characters [`Escaped`]; without a label, the number.
+/// Formats the label, or else the address and the database with the number, with control characters [`Escaped`]; without a
+/// name, the number.
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.label() {
-            Some(label) => f.pad(&Escaped(label).to_string()),
+        match self.id_name() {
+            Some(IdName { text, is_label: true }) => f.pad(&Escaped(text).to_string()),
+            Some(IdName { text, is_label: false }) => f.pad(&format!("{}#{}", Escaped(text), self.number())),
             None => self.number().fmt(f),
         }
     }
@@ -118,8 +143,8 @@ impl fmt::Debug for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut id = f.debug_tuple("ConnId");
         id.field(&self.number());
-        if let Some(label) = self.label() {
-            id.field(&label);
+        if let Some(name) = self.name() {
+            id.field(&name);
         }
         id.finish()
     }

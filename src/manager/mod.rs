@@ -16,7 +16,7 @@ mod event;
 mod event_loop;
 mod fleet;
 mod handle;
-mod label;
+mod id_name;
 mod stats;
 #[cfg(feature = "stream")]
 mod stream;

@@ -20,9 +20,19 @@ fn m20_an_id_shows_its_label_and_is_equal_without_it() {
     let oslo = nm.dial_as("oslo", config(), ["a"]).unwrap();
     let labelled = nm.insert(Connection::connect(config().label("bonn")).unwrap());
     assert_eq!([plain, berlin, oslo, labelled].map(|id| id.number()), [1, 2, 3, 4]);
-    assert_eq!([plain, berlin, oslo, labelled].map(|id| id.to_string()), ["1", "berlin", "oslo", "bonn"]);
-    assert_eq!([plain, berlin].map(|id| id.label()), [None, Some("berlin")]);
-    assert_eq!(format!("{plain:?} {berlin:?} {berlin:>8}"), "ConnId(1) ConnId(2, \"berlin\")   berlin");
+    let name = server().url().replace("postgres://postgres@", "");
+    assert_eq!(
+        [plain, berlin, oslo, labelled].map(|id| id.to_string()),
+        [&*format!("{name}#1"), "berlin", "oslo", "bonn"]
+    );
+    assert_eq!(
+        [plain, berlin].map(|id| (id.label(), id.name())),
+        [(None, Some(&*name)), (Some("berlin"), Some("berlin"))]
+    );
+    assert_eq!(
+        format!("{plain:?} {berlin:?} {berlin:>8}"),
+        format!("ConnId(1, {name:?}) ConnId(2, \"berlin\")   berlin")
+    );
     assert_eq!(ids(&nm), [plain, berlin, labelled]);
     // An id of another manager with the same number is equal, whatever its label is.
     let mut other = NotificationManager::new([]);

@@ -306,12 +306,12 @@ fn m13_a_revival_with_a_used_or_unknown_id_gets_a_new_id() {
     let (id, dead) = nm.take_garbage().pop().unwrap();
     let mut other = NotificationManager::new([]).timeout(LIMIT);
     let new = other.revive(id, dead);
-    assert_eq!(new.to_string(), "1");
+    assert_eq!(new.number(), 1);
     assert!(matches!(event(&mut other), Some(Event::Restored(conn, _)) if conn == new));
     // In this manager, another connection has the id 1.
     let (mut third, _) = with_one_dead(LIMIT);
     let (id, dead) = third.take_garbage().pop().unwrap();
-    assert_eq!(other.revive(id, dead).to_string(), "2");
+    assert_eq!(other.revive(id, dead).number(), 2);
 }
 
 #[test]

@@ -33,7 +33,8 @@ fn each_notification_is_a_line_of_json() {
         assert_eq!(line["pid"], db.pid());
         let time = line["time"].as_str().unwrap();
         assert!(time.len() == "2026-01-31T12:00:00.000001Z".len() && time.ends_with('Z'), "{time}");
-        assert_eq!(line.as_object().unwrap().len(), 5, "{line}");
+        assert_eq!(line["name"], cluster.url().replace("postgres://postgres@", ""));
+        assert_eq!(line.as_object().unwrap().len(), 6, "{line}");
     }
 }
 
@@ -53,7 +54,7 @@ fn bytes_that_are_not_utf8_are_also_printed_in_hexadecimal() {
     let line = parsed(&finished.out[0]);
     assert_eq!((&line["channel"], &line["channel_hex"]), (&"a\u{fffd}".into(), &"61e9".into()));
     assert_eq!((&line["payload"], &line["payload_hex"]), (&"a\u{fffd}".into(), &"61ff".into()));
-    assert_eq!(parsed(&finished.out[1]).as_object().unwrap().len(), 5);
+    assert_eq!(parsed(&finished.out[1]).as_object().unwrap().len(), 6);
 }
 
 #[test]
@@ -292,6 +293,7 @@ fn a_label_before_a_url_is_in_messages_lines_and_the_environment() {
     lines.sort_by_key(|line| line["connection"].as_u64());
     assert_eq!((&lines[0]["connection"], &lines[0]["label"]), (&1.into(), &"berlin".into()));
     assert_eq!((&lines[1]["connection"], lines[1].get("label")), (&2.into(), None));
+    assert_eq!([&lines[0]["name"], &lines[1]["name"]], ["berlin", &*cluster.url().replace("postgres://postgres@", "")]);
 
     let mut program = command(PROGRAM);
     program.args(["listen", "a", "-n1", "--exec", "echo $NOTIFYMAN_LABEL", "--url", &urls[0]]);

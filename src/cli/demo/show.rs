@@ -139,7 +139,7 @@ impl Show {
         let reason = error.to_string();
         let Some(cluster) = self.meter.remove_lost(id, error) else { return Ok(()) };
         self.unreported = Some((cluster, 0));
-        self.print(&format!("connection {id} moves to the garbage:\n         {}", self.indented(&reason)))
+        self.print(&format!("connection {} moves to the garbage:\n         {}", id.number(), self.indented(&reason)))
     }
 
     /// Handles an idle event: reports losses, and revives the connections of a server that runs again.
@@ -186,7 +186,10 @@ impl Show {
             let channels: Vec<&str> = gap.channels().iter().map(|channel| &**channel).collect();
             let channels = self.indented(&channels.join(", "));
             let seconds = gap.duration().as_secs_f64();
-            self.print(&format!("connection {id} is restored, with a gap of {seconds:.1} s on\n         {channels}"))?;
+            let number = id.number();
+            self.print(&format!(
+                "connection {number} is restored, with a gap of {seconds:.1} s on\n         {channels}"
+            ))?;
         }
         if are_all_restored && self.outage.as_ref().is_some_and(|outage| outage.cluster == cluster) {
             self.print(&format!("all {restored} are restored, under their former ids"))?;

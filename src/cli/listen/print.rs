@@ -234,9 +234,10 @@ impl Printer {
 /// Returns the fields of JSON that identify a connection.
 fn connection_fields(id: ConnId) -> io::Result<String> {
     let mut fields = format!("\"connection\":{}", id.number());
-    if let Some(label) = id.label() {
-        // A label of the program has no character that must be escaped.
-        fields.push_str(&format!(",\"label\":{}", serde_json::to_string(label)?));
+    for (field, name) in [("label", id.label()), ("name", id.name())] {
+        if let Some(name) = name {
+            fields.push_str(&format!(",\"{field}\":{}", json_line(&serde_json::to_string(name)?)));
+        }
     }
     Ok(fields)
 }

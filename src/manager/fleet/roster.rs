@@ -69,10 +69,10 @@ impl<C: Linked> Default for Roster<C> {
 }
 
 impl<C: Linked> Roster<C> {
-    /// Returns a new id, with the label of the connection's configuration.
+    /// Returns a new id, with the name of a connection with this configuration.
     pub(super) fn new_id(&mut self, config: &Config) -> ConnId {
         self.last_id += 1;
-        ConnId::new(self.last_id, config.get_label())
+        ConnId::new(self.last_id, config)
     }
 
     /// Returns `true` if this id was given out and belongs to no connection now.

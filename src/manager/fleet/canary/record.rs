@@ -143,6 +143,6 @@ fn database_of<S: Transport>(id: ConnId, link: &Link<S>) -> String {
     let database = link.probe().and_then(|probe| probe.database.as_ref()).filter(|database| !database.is_empty());
     match (database, link.stream().peer(), link.canary_channel()) {
         (Some(database), Ok(peer), Some(channel)) => format!("{peer:?} {database} {channel}"),
-        _ => format!("connection {id}"),
+        _ => format!("connection {}", id.number()),
     }
 }
