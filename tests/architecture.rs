@@ -1,8 +1,14 @@
 //! Rules for the source code that a machine can check: layers, names and words.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+#[path = "architecture/imports.rs"]
 mod imports;
+#[path = "architecture/package.rs"]
 mod package;
+#[path = "architecture/search.rs"]
 mod search;
+#[path = "architecture/source.rs"]
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};

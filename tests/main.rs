@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
-mod architecture;
 #[cfg(feature = "changes")]
 mod changes;
 mod config;
