@@ -386,6 +386,7 @@
 //! | `stream` | streams for async code, on any runtime | futures-core |
 //! | `changes` | the module `changes`: triggers on tables, and a worker; implies `json` | |
 //! | `tracing` | events and a transcript for a subscriber | tracing |
+//! | `metrics` | [metrics](docs::metrics) for a recorder, such as that of Prometheus | metrics |
 //! | `cli` | the program `notifyman`; implies `changes` and `tls` | clap and others |
 //!
 //! - Without `tls`, an `sslmode` up to `prefer` connects unencrypted, and a stricter one is refused.
@@ -421,6 +422,8 @@ mod net;
 mod notification;
 pub mod notifier;
 mod proto;
+#[cfg(feature = "metrics")]
+mod recorder;
 mod row;
 mod sync;
 mod ticket;

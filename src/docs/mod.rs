@@ -1,6 +1,6 @@
 //! Pages that describe the crate as a whole.
 //!
-//! For users: [`recipes`], [`migrating`], [`faults`], [`speed`], [`keywords`] and [`behaviour`]. For maintainers: [`design`] and [`maintaining`].
+//! For users: [`recipes`], [`migrating`], [`faults`], [`metrics`], [`speed`], [`keywords`] and [`behaviour`]. For maintainers: [`design`] and [`maintaining`].
 
 #[doc = include_str!("behaviour.md")]
 pub mod behaviour {}
@@ -16,6 +16,9 @@ pub mod keywords {}
 
 #[doc = include_str!("maintaining.md")]
 pub mod maintaining {}
+
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}
 
 #[cfg_attr(feature = "changes", doc = include_str!("migrating.md"))]
 #[cfg_attr(not(feature = "changes"), doc = "Build the documentation with all features to see this page.")]

@@ -95,6 +95,13 @@ impl ConnId {
         NonZeroU16::new((self.packed & 0xffff) as u16).and_then(id_name::name_of)
     }
 
+    /// Returns the number of the name; 0 for none.
+    #[cfg(feature = "metrics")]
+    #[inline]
+    pub(crate) fn name_number(self) -> u16 {
+        (self.packed & 0xffff) as u16
+    }
+
     #[cfg(test)]
     pub(crate) fn for_test(number: u64) -> Self {
         Self { packed: number << 16 }

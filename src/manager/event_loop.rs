@@ -159,6 +159,7 @@ impl<C: Linked, P: LoopPoll<C::Stream>> EventLoop<C, P> {
                 TurnEnd::NoConnections => return self.end(),
                 TurnEnd::Poll(deadline) => deadline,
             };
+            self.fleet.publish_metrics();
             let left = deadline.map(|deadline| deadline.saturating_duration_since(self.now));
             let timeout = if waits && !has_commands { left } else { Some(Duration::ZERO) };
             if let Err(error) = self.poll_sockets(timeout) {
@@ -184,6 +185,7 @@ impl<C: Linked, P: LoopPoll<C::Stream>> EventLoop<C, P> {
     fn end(&mut self) -> Poll<Option<Event>> {
         self.shared.iterating.clear();
         self.fleet.end_pass();
+        self.fleet.publish_metrics();
         Poll::Ready(None)
     }
 

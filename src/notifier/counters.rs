@@ -102,6 +102,12 @@ impl AtomicCounter {
 pub(crate) struct ThreadCounter(AtomicCounter);
 
 impl ThreadCounter {
+    #[cfg(feature = "metrics")]
+    #[inline]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.get()
+    }
+
     #[inline]
     pub(crate) fn add_one(&self) {
         let counter = &self.0.0;

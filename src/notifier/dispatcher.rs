@@ -21,6 +21,8 @@ use crate::notifier::counters::ThreadCounter;
 use crate::notifier::cursor::SubscriptionRef;
 use crate::notifier::deferred_drop::drop_caught;
 use crate::notifier::log::LogLimits;
+#[cfg(feature = "metrics")]
+use crate::notifier::meters::CallbackTimes;
 use crate::notifier::pending_queue::{PendingContent, PendingItem};
 use crate::notifier::place_ranges::PlaceRanges;
 use crate::notifier::receivers::ReceiverSnapshot;
@@ -238,6 +240,8 @@ struct DispatchingThread<'d, I: 'static> {
     /// The address of the subscription in `call`.
     called: Cell<*const Subscription<I>>,
     timer: TurnTimer,
+    #[cfg(feature = "metrics")]
+    times: CallbackTimes,
 }
 
 impl<I: Clone + 'static> Dispatcher<I> {
@@ -248,7 +252,18 @@ impl<I: Clone + 'static> Dispatcher<I> {
         };
         let called = Cell::new(std::ptr::null());
         let timer = TurnTimer::new(clock::now());
-        let thread = DispatchingThread { number, dispatcher: self, call, delivered, context, panics, called, timer };
+        let thread = DispatchingThread {
+            number,
+            dispatcher: self,
+            call,
+            delivered,
+            context,
+            panics,
+            called,
+            timer,
+            #[cfg(feature = "metrics")]
+            times: CallbackTimes::default(),
+        };
         while let Some(job) = self.next() {
             thread.timer.restart(clock::now());
             match job {
@@ -257,6 +272,8 @@ impl<I: Clone + 'static> Dispatcher<I> {
             }
             thread.set_called(None);
             context.deferred_drop.drop_all();
+            #[cfg(feature = "metrics")]
+            thread.times.publish();
         }
     }
 }
@@ -296,7 +313,16 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
     }
 
     /// Serves a subscriber for a while. Returns the index before which the subscription has read everything.
-    fn visit(&self, mut visit: Visit<'_, Subscription<I>>, is_first: bool, reader: &mut SegmentReader) -> u64 {
+    fn visit(&self, visit: Visit<'_, Subscription<I>>, is_first: bool, reader: &mut SegmentReader) -> u64 {
+        #[cfg(feature = "metrics")]
+        let (began, delivered) = (self.times.begin(), self.delivered.get());
+        let read = self.serve(visit, is_first, reader);
+        #[cfg(feature = "metrics")]
+        self.times.end(began, self.delivered.get() - delivered);
+        read
+    }
+
+    fn serve(&self, mut visit: Visit<'_, Subscription<I>>, is_first: bool, reader: &mut SegmentReader) -> u64 {
         let subscriber = visit.subscription.subscriber();
         let mut taken = match is_first {
             true => subscriber.begin(&mut visit, reader),

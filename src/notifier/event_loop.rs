@@ -12,6 +12,8 @@ use crate::notification::NotificationRef;
 use crate::notifier::channel::{ChannelTable, FanoutChannel};
 use crate::notifier::database::DatabaseSession;
 use crate::notifier::deferred::DeferredActions;
+#[cfg(feature = "metrics")]
+use crate::notifier::samples::SampleTimer;
 use crate::notifier::segment::SegmentEntries;
 use crate::notifier::shared::{NotifierCore, NotifierState, RunPhase};
 use crate::notifier::subscription::Subscription;
@@ -57,6 +59,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
         if is_starting && core.fail_undialled() {
             return;
         }
+        #[cfg(feature = "metrics")]
+        let mut samples = SampleTimer::default();
         loop {
             // The first attempt to open a session is the only one, unless the notifier keeps trying.
             if is_starting && core.lock().phase != RunPhase::Starting {
@@ -85,6 +89,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
                     return;
                 }
             }
+            #[cfg(feature = "metrics")]
+            samples.handle_event(core, &mut manager);
         }
     }
 

@@ -18,6 +18,8 @@ use crate::notifier::database::{Database, DatabaseSession};
 use crate::notifier::deferred::DeferredActions;
 use crate::notifier::dispatcher::Dispatcher;
 use crate::notifier::event_loop::NotifierLoop;
+#[cfg(feature = "metrics")]
+use crate::notifier::samples;
 use crate::notifier::shared::{NotifierCore, NotifierState, RunPhase};
 use crate::notifier::subscriptions;
 
@@ -328,6 +330,12 @@ impl<I: Clone + Eq + Hash + Send + 'static> Drop for ThreadExit<I> {
             };
             context.counters.dropped.add(state.databases.iter().map(of).sum());
             state.databases.iter().for_each(|database| database.subscriptions.reset_queues());
+            #[cfg(feature = "metrics")]
+            {
+                drop(state);
+                samples::publish(&self.core, true);
+                state = self.core.lock();
+            }
             state.phase = RunPhase::Stopped;
             state.dispatcher = None;
             self.core.phase_changed.notify_all();

@@ -32,6 +32,8 @@ mod interleavings;
 mod lifecycle;
 mod log;
 mod merged_ranges;
+#[cfg(feature = "metrics")]
+mod meters;
 mod missed;
 mod owner;
 mod payload;
@@ -44,6 +46,8 @@ mod queue;
 mod receivers;
 mod registry;
 mod requests;
+#[cfg(feature = "metrics")]
+mod samples;
 mod segment;
 mod settings;
 mod shared;

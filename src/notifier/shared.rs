@@ -16,6 +16,8 @@ use crate::notifier::database::{Database, DatabaseSession, ListenDiff};
 use crate::notifier::deferred::{AckGroup, DeferredActions, Undo};
 use crate::notifier::deferred_drop::DeferredDrop;
 use crate::notifier::dispatcher::{Dispatcher, PanicLog};
+#[cfg(feature = "metrics")]
+use crate::notifier::meters::NotifierMeters;
 use crate::notifier::settings::NotifierSettings;
 use crate::notifier::subscription::{Callback, SubscriptionContext};
 use crate::notifier::subscriptions;
@@ -32,6 +34,9 @@ pub(crate) struct NotifierCore<I: 'static> {
     /// that wait.
     turn: Mutex<()>,
     pub(crate) phase_changed: Condvar,
+    /// The metrics that are published, unless a thread publishes others now.
+    #[cfg(feature = "metrics")]
+    meters: Mutex<Option<NotifierMeters>>,
 }
 
 pub(crate) struct NotifierState<I: 'static> {
@@ -127,6 +132,8 @@ impl<I: 'static> NotifierCore<I> {
             state: Mutex::new(state),
             turn: Mutex::default(),
             phase_changed: Condvar::new(),
+            #[cfg(feature = "metrics")]
+            meters: Mutex::new(Some(NotifierMeters::default())),
         }
     }
 
@@ -367,6 +374,17 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
     /// Reads from one database, if it exists.
     pub(crate) fn read<T>(&self, at: usize, read: impl FnOnce(&Database<I>) -> T) -> Option<T> {
         self.lock().databases.get(at).map(read)
+    }
+
+    /// Takes the metrics that are published, so that no lock is held while others are.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn take_meters(&self) -> Option<NotifierMeters> {
+        self.meters.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn return_meters(&self, meters: NotifierMeters) {
+        *self.meters.lock().unwrap_or_else(PoisonError::into_inner) = Some(meters);
     }
 
     pub(crate) fn stats(&self) -> NotifierStats {

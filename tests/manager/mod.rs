@@ -13,6 +13,8 @@ mod limits;
 mod loops;
 mod losses;
 mod membership;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod outer_loop;
 mod properties;
 mod requests;

@@ -6,6 +6,8 @@ mod changes;
 mod disconnecting;
 mod isolation;
 mod lifecycle;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod outages;
 mod sending;
 mod sessions;

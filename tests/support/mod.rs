@@ -6,6 +6,8 @@ pub mod block_on;
 pub mod cluster;
 pub mod holding;
 pub mod libpq;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod msg;
 pub mod peer;
 pub mod pgbouncer;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::canary::{CanaryOutcome, CanaryRecord, MissedCanary, note_prompt};
 use super::heartbeat::{HeartbeatAction, HeartbeatInput, HeartbeatState};
 use super::log;
+use super::metered::ConnectionCount;
 use super::timers::Timer;
 use super::turn::Turn;
 use super::unsettled::{LIMIT, OpenTransaction, RequestOrigin, Unsettled, cancel_timeout};
@@ -136,6 +137,7 @@ impl<C: Linked> Live<C> {
             let pumped = link.pump(turn.read_context());
             may_have_more = pumped.may_have_more;
             turn.services.counters.bytes.add(pumped.bytes);
+            turn.services.meters.add(turn.id, ConnectionCount::Bytes, pumped.bytes);
             if mode.is_pass {
                 turn.services.ready.note_read(turn.token, turn.schedule, pumped.bytes, may_have_more);
             }
@@ -143,7 +145,7 @@ impl<C: Linked> Live<C> {
         if mode.has_gap_events
             && let Some(gap) = link.take_gap(turn.now())
         {
-            turn.services.counters.gaps.add(1);
+            turn.services.count_gaps(turn.id, 1);
             // The notifications behind the gap are reported before anything else.
             match mode.reads {
                 true => turn.queue_first(),
@@ -160,8 +162,8 @@ impl<C: Linked> Live<C> {
             self.after_read(turn, may_have_more);
         }
         let batch = batch?;
-        turn.services.counters.notifications.add(batch.len());
-        turn.services.counters.gaps.add(usize::from(batch.gap().is_some()));
+        turn.services.count_notifications(turn.id, batch.len());
+        turn.services.count_gaps(turn.id, usize::from(batch.gap().is_some()));
         Some(Event::Notifies(turn.id, batch))
     }
 

@@ -18,6 +18,7 @@ use std::time::Instant;
 use super::backoff::{failed_before, is_final_attempt, is_final_loss};
 use super::live::{Live, ServeMode};
 use super::log::{self, SharedTimer};
+use super::metered::ConnectionCount;
 use super::permit::Permit;
 use super::reconnect::{Absence, Attempt, Dialling, Listening};
 use super::timers::{Timer, TimerSet};
@@ -196,7 +197,7 @@ impl<C: Linked> Member<C> {
         let established = live.link().history.established();
         let dead = live.into_dead(turn);
         let error = dead.error().clone();
-        turn.services.counters.losses.add(1);
+        turn.services.count_losses(self.id, 1);
         let backoff = turn.services.backoff.filter(|_| !is_final_loss(&error));
         log::lost(self.id, dead.config(), &error, backoff.is_some());
         let Some(backoff) = backoff else {
@@ -281,6 +282,7 @@ impl<C: Linked> Member<C> {
         match self.take() {
             MemberState::Queued(absence) => {
                 log::timer_fired(self.id, Some(absence.dead.config()), SharedTimer::DialPermit);
+                turn.services.meters.add(self.id, ConnectionCount::Attempts, 1);
                 match Dialling::new(absence, permit, turn.now()) {
                     Ok(dialling) => {
                         self.enter(MemberState::Dialling(Box::new(dialling)));
@@ -309,13 +311,14 @@ impl<C: Linked> Member<C> {
             Some(gap) => {
                 log::restored(self.id, link.config(), gap, absence.failed + 1);
                 turn.services.counters.restores.add(1);
+                turn.services.meters.add(self.id, ConnectionCount::Restores, 1);
             }
             None => log::opened(self.id, link.config(), absence.failed + 1),
         }
         // If nothing follows it, the gap is an event of its own, also in the plain loop.
         let is_quiet = !may_have_more && link.backlog().size() == 0;
         let gap = if is_quiet { link.take_gap(turn.now()) } else { None };
-        turn.services.counters.gaps.add(usize::from(gap.is_some()));
+        turn.services.count_gaps(self.id, usize::from(gap.is_some()));
         turn.schedule.timers = TimerSet::default();
         let mut live = Live::new(C::from(link));
         absence.edits.take_tickets().into_iter().for_each(|ticket| ticket.resolve(Ok(())));
@@ -338,6 +341,7 @@ impl<C: Linked> Member<C> {
 
     /// Tries again later, or gives up.
     fn on_failed_attempt(&mut self, mut absence: Box<Absence>, error: Error, turn: &mut Turn<'_, C::Stream>) -> Served {
+        turn.services.meters.add(self.id, ConnectionCount::FailedAttempts, 1);
         let backoff = turn.services.backoff.unwrap_or_default();
         let is_final = is_final_attempt(&error, !absence.dead.is_unopened());
         if !absence.persists || (is_final && !backoff.retry_all) {
@@ -363,7 +367,7 @@ impl<C: Linked> Member<C> {
         log::restore_failed(self.id, absence.dead.config(), &error, absence.failed.saturating_add(1));
         self.leave(absence.dead.config(), LOST);
         // A session that had been open was counted when it was lost.
-        turn.services.counters.losses.add(usize::from(absence.dead.is_unopened()));
+        turn.services.count_losses(self.id, usize::from(absence.dead.is_unopened()));
         let mut dead = absence.end(&error);
         dead.fail(error);
         Served::Lost(dead)
@@ -375,7 +379,7 @@ impl<C: Linked> Member<C> {
             live.link_mut().close_for(error.clone());
             // What had been received is reported first.
             if let Some(batch) = live.link_mut().take_batch(turn.now()) {
-                turn.services.counters.notifications.add(batch.len());
+                turn.services.count_notifications(self.id, batch.len());
                 turn.services.events.push_back(Event::Notifies(turn.id, batch));
             }
         }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::jitter::Jitter;
 use super::live::{Live, ServeMode};
 use super::member::{Member, Served};
+use super::metered::ConnectionSet;
 use super::permit::Permit;
 use super::reconnect::Absence;
 use super::roster::{Occupant, Roster, Slot};
@@ -60,6 +61,7 @@ impl<C: Linked> Members<C> {
         link.share(&mut self.services.interner);
         let (id, pid) = (self.roster.new_id(link.config()), link.pid());
         let token = self.roster.add(Member::live(id, connection));
+        self.services.meters.moved(id, None, Some(ConnectionSet::Open));
         self.with_live(token, io, |live, turn| {
             turn.services.ready.note_inserted(token, turn.schedule, pid);
             turn.services.ready.mark_dirty(token, turn.schedule);
@@ -89,6 +91,7 @@ impl<C: Linked> Members<C> {
     pub(super) fn restore(&mut self, id: ConnId, dead: Dead, now: Instant) {
         let absence = Absence::new(dead, 0, self.services.backoff.is_some());
         let token = self.roster.add(Member::absent(id, absence, now));
+        self.services.meters.moved(id, None, Some(ConnectionSet::Restoring));
         self.queue(token);
         self.count();
     }
@@ -97,7 +100,10 @@ impl<C: Linked> Members<C> {
     pub(super) fn remove(&mut self, id: ConnId, io: &mut FleetIo<'_, C::Stream>) -> Option<Result<C, Dead>> {
         let removed = match self.roster.token(id) {
             Some(token) => self.remove_member(token, io),
-            None => self.roster.remove_garbage(id).map(Err),
+            None => self.roster.remove_garbage(id).map(|dead| {
+                self.services.meters.moved(id, Some(ConnectionSet::Garbage), None);
+                Err(dead)
+            }),
         };
         self.count();
         removed
@@ -106,6 +112,7 @@ impl<C: Linked> Members<C> {
     fn remove_member(&mut self, token: u32, io: &mut FleetIo<'_, C::Stream>) -> Option<Result<C, Dead>> {
         let Slot { mut schedule, occupant: Occupant::Member(member) } = self.roster.remove(token)? else { return None };
         let id = member.id;
+        self.services.meters.moved(id, Some(ConnectionSet::of(member.as_live().is_some())), None);
         let Self { services, tasks, ended_cancels, .. } = self;
         let FleetIo { read, poller } = io;
         let (read, poller, schedule) = (read.labelled(TraceLabel::new(id.number())), &mut **poller, &mut schedule);
@@ -121,6 +128,7 @@ impl<C: Linked> Members<C> {
     /// Adds a lost connection to the garbage.
     pub(super) fn add_garbage(&mut self, id: ConnId, mut dead: Dead) {
         dead.set_origin(self.number, id);
+        self.services.meters.moved(id, None, Some(ConnectionSet::Garbage));
         self.roster.garbage.push((id, dead));
         self.count();
     }
@@ -226,6 +234,8 @@ impl<C: Linked> Members<C> {
                 if was_live != is_live {
                     self.roster.restoring += usize::from(was_live);
                     self.roster.restoring -= usize::from(is_live);
+                    let sets = [was_live, is_live].map(|is_live| Some(ConnectionSet::of(is_live)));
+                    self.services.meters.moved(id, sets[0], sets[1]);
                     self.count();
                 }
                 event
@@ -235,6 +245,7 @@ impl<C: Linked> Members<C> {
                 // A lost connection is no longer live, so that the roster counts it as restoring until it is removed.
                 self.roster.restoring += usize::from(was_live);
                 self.roster.remove(token);
+                self.services.meters.moved(id, Some(ConnectionSet::of(was_live)), None);
                 self.add_garbage(id, dead);
                 Some(Event::Lost(id, error))
             }

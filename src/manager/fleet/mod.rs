@@ -27,6 +27,10 @@ mod live;
 mod log;
 mod member;
 mod members;
+#[cfg(feature = "metrics")]
+mod meter_table;
+mod metered;
+mod meters;
 mod permit;
 mod ready_queue;
 mod reconnect;
@@ -54,6 +58,7 @@ use self::live::{Live, ServeMode};
 use self::log::SharedTimer;
 use self::member::Member;
 use self::members::{Members, ServeReason};
+use self::metered::ConnectionSet;
 use self::timers::Timer;
 use self::turn::TaskPurpose;
 pub(crate) use self::turn::{FleetIo, Poller};
@@ -227,6 +232,8 @@ impl<C: Linked> Fleet<C> {
 
     pub(crate) fn take_garbage(&mut self) -> Vec<(ConnId, Dead)> {
         let garbage = std::mem::take(&mut self.members.roster.garbage);
+        let meters = &mut self.members.services.meters;
+        garbage.iter().for_each(|(id, _)| meters.moved(*id, Some(ConnectionSet::Garbage), None));
         self.members.count();
         garbage
     }
@@ -479,6 +486,12 @@ impl<C: Linked> Fleet<C> {
     /// Loses all connections, because the poll has failed.
     pub(crate) fn fail_all(&mut self, error: &Error, io: &mut FleetIo<'_, C::Stream>) {
         self.members.fail_all(error, io);
+    }
+
+    /// Hands over to the recorder of the feature `metrics` what has changed.
+    #[inline]
+    pub(crate) fn publish_metrics(&mut self) {
+        self.members.services.meters.publish();
     }
 
     /// Ends the pass of a zero timeout.

@@ -10,10 +10,13 @@ use super::canary::Canaries;
 use super::dial_budget::DialBudget;
 use super::heartbeat::Heartbeat;
 use super::jitter::Jitter;
+use super::metered::ConnectionCount;
+use super::meters::FleetMeters;
 use super::permit::{Permit, Permits};
 use super::ready_queue::ReadyQueue;
 use super::timers::Timers;
 use crate::connection::ConnectionInterner;
+use crate::manager::conn_id::ConnId;
 use crate::manager::event::Event;
 use crate::manager::stats::Counters;
 
@@ -42,6 +45,7 @@ pub(super) struct Services {
     pub(super) in_transaction: usize,
     pub(super) interner: ConnectionInterner,
     pub(super) counters: Arc<Counters>,
+    pub(super) meters: FleetMeters,
 }
 
 impl Services {
@@ -87,8 +91,26 @@ impl Services {
         self.first_dials.admit(&FIRST_DIALS, now).or_else(|| self.dials.admit(&backoff, now))
     }
 
+    /// Counts notifications that a connection delivers.
+    #[inline]
+    pub(super) fn count_notifications(&mut self, id: ConnId, n: usize) {
+        self.counters.notifications.add(n);
+        self.meters.add(id, ConnectionCount::Notifications, n);
+    }
+
+    pub(super) fn count_gaps(&mut self, id: ConnId, n: usize) {
+        self.counters.gaps.add(n);
+        self.meters.add(id, ConnectionCount::Gaps, n);
+    }
+
+    pub(super) fn count_losses(&mut self, id: ConnId, n: usize) {
+        self.counters.losses.add(n);
+        self.meters.add(id, ConnectionCount::Losses, n);
+    }
+
     pub(super) fn count_transactions(&mut self, change: isize) {
         self.in_transaction = self.in_transaction.saturating_add_signed(change);
         self.counters.in_transaction.set(self.in_transaction);
+        self.meters.set_in_transaction(self.in_transaction);
     }
 }

@@ -79,8 +79,9 @@ impl CanaryRecord {
                 }
                 link.history.audit_mut().delivery_proven = Some(sent.into());
                 self.has_lapsed = false;
-                let micros = now.saturating_duration_since(sent).as_micros();
-                services.counters.canary_micros.set(usize::try_from(micros).unwrap_or(usize::MAX));
+                let time = now.saturating_duration_since(sent);
+                services.counters.canary_micros.set(usize::try_from(time.as_micros()).unwrap_or(usize::MAX));
+                services.meters.add_canary(id, time);
             }
         }
         if link.probe().is_some_and(|probe| probe.database.is_some()) {

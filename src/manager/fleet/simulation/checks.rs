@@ -45,6 +45,10 @@ pub(super) fn check_sets<'r>(event_loop: &SimLoop, records: impl Iterator<Item =
     if counted != expected || live.len() + restoring.len() + garbage.len() != count {
         return Err(format!("{count} connections, in sets of {expected:?}, are counted as {counted:?}"));
     }
+    #[cfg(feature = "metrics")]
+    if fleet.members.services.meters.table.set_sizes().map(i64::cast_unsigned) != [counted.0, counted.1, counted.2] {
+        return Err(format!("sets of {counted:?} are metered as {:?}", fleet.members.services.meters));
+    }
     Ok(())
 }
 
