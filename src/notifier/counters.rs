@@ -1,5 +1,7 @@
 //! The counters of a notifier, which several threads write.
 
+pub(crate) mod held_work;
+
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counters of a notifier over all its databases and runs, and its present state.

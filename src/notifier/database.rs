@@ -17,7 +17,9 @@ use crate::config::Config;
 use crate::error::{Error, ValueError};
 use crate::gap::Gap;
 use crate::manager::ConnId;
-use crate::notifier::deferred::{AckGroup, DeferredActions, Undo};
+use crate::notifier::counters::held_work;
+use crate::notifier::deferred::steps::{ChannelSteps, ReceiverChange, STEP, StepWork};
+use crate::notifier::deferred::{AckGroup, AckWaiter, DeferredActions, Undo};
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::subscription::{Reception, Subscription, SubscriptionContext};
 use crate::notifier::subscriptions::Subscriptions;
@@ -27,6 +29,8 @@ use crate::proto::sql::{self, Limits};
 pub(crate) const SYSTEM_CHANNEL: &str = "PGNOTIFIER";
 
 pub(crate) struct Database<I: 'static> {
+    /// The index among the databases of the notifier.
+    at: usize,
     pub(crate) config: Config,
     pub(crate) session: DatabaseSession,
     pub(crate) subscriptions: Subscriptions<I>,
@@ -78,11 +82,6 @@ enum ListenStatus {
     Acknowledged,
 }
 
-struct AckWaiter<I: 'static> {
-    group: Arc<AckGroup>,
-    undo: Option<Undo<I>>,
-}
-
 /// The requests that make the session listen to the wanted channels.
 #[derive(Debug, Default)]
 pub(crate) struct ListenDiff {
@@ -98,8 +97,9 @@ impl<I: 'static> ChannelState<I> {
 }
 
 impl<I: Clone + Eq + Hash + 'static> Database<I> {
-    pub(crate) fn new(config: Config, context: &Arc<SubscriptionContext>) -> Self {
+    pub(crate) fn new(at: usize, config: Config, context: &Arc<SubscriptionContext>) -> Self {
         Self {
+            at,
             config,
             session: DatabaseSession::None,
             subscriptions: Subscriptions::new(context),
@@ -135,13 +135,30 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
 
     /// Applies mutes to the subscriptions of a channel, or to that of one subscriber.
     pub(crate) fn refresh(&self, channel: &str, only: Option<&I>, actions: &mut DeferredActions<I>) {
-        self.subscriptions.refresh(channel, only, self.is_listening(channel), actions);
+        match only {
+            Some(id) => self.subscriptions.refresh(id, channel, self.is_listening(channel), actions),
+            None => self.change_receivers(channel, ReceiverChange::Refresh, actions),
+        }
+    }
+
+    /// Removes a channel with its subscriptions.
+    pub(crate) fn remove(&mut self, channel: &str, actions: &mut DeferredActions<I>) -> Result<(), Error> {
+        if !self.subscriptions.remove_some(channel)? {
+            actions.add_steps(ChannelSteps { at: self.at, channel: channel.into(), work: StepWork::Remove });
+        }
+        Ok(())
     }
 
     /// Reverts a change, unless another one has followed it.
     pub(crate) fn undo(&mut self, channel: &str, undo: Undo<I>, actions: &mut DeferredActions<I>) {
         let is_listening = self.is_listening(channel);
         self.subscriptions.undo(channel, undo, is_listening, actions);
+    }
+
+    /// Returns the generation of a request for a channel.
+    #[cfg(test)]
+    pub(crate) fn generation(&self, channel: &str) -> u64 {
+        self.channel_states[channel].generation
     }
 
     fn is_listening(&self, channel: &str) -> bool {
@@ -167,9 +184,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
                 (false, Some(_)) => {
                     // Tickets that wait for the channel resolve: a later change has overtaken theirs.
                     let waiters = self.channel_states.remove(&channel).map(|state| state.waiters);
-                    for waiter in waiters.into_iter().flatten() {
-                        actions.complete(waiter.group, Ok(()));
-                    }
+                    actions.complete(waiters.unwrap_or_default(), Ok(()));
                     diff.unlisten.push(channel);
                 }
                 _ => {}
@@ -223,7 +238,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
                 Ok(()) => {}
                 Err(error) if is_refusal(error) => {
                     let waiters = std::mem::take(&mut state.waiters);
-                    self.fail_waiters(&channel, waiters, error, actions);
+                    self.fail_waiters(channel, waiters, error, actions);
                 }
                 Err(_) => {}
             }
@@ -231,34 +246,33 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     }
 
     fn fail_waiters(
-        &mut self,
-        channel: &str,
+        &self,
+        channel: Box<str>,
         waiters: Vec<AckWaiter<I>>,
         error: &Error,
         actions: &mut DeferredActions<I>,
     ) {
-        for waiter in waiters {
-            if let Some(undo) = waiter.undo {
-                self.undo(channel, undo, actions);
-            }
-            actions.complete(waiter.group, Err(error.clone()));
+        if !waiters.is_empty() {
+            let work = StepWork::Fail(waiters.into_iter(), error.clone());
+            actions.add_steps(ChannelSteps { at: self.at, channel, work });
         }
     }
 
     fn acknowledge(&mut self, channel: &str, actions: &mut DeferredActions<I>) {
         let Some(state) = self.channel_states.get_mut(channel) else { return };
         state.status = ListenStatus::Acknowledged;
-        for waiter in state.waiters.drain(..) {
-            actions.complete(waiter.group, Ok(()));
-        }
-        for subscription in self.subscriptions.registry.receivers(channel) {
-            actions.start_receiving(subscription);
-        }
+        actions.complete(std::mem::take(&mut state.waiters), Ok(()));
+        self.change_receivers(channel, ReceiverChange::Refresh, actions);
     }
 
     /// Begins a session. Returns the channels that it must listen to, with the notifier's own unless that is the canary's.
     /// If the start does not wait for the session, its opening is reported to subscribers.
-    pub(crate) fn begin_session(&mut self, own_channel: Option<&str>, is_waited_for: bool) -> Vec<Box<str>> {
+    pub(crate) fn begin_session(
+        &mut self,
+        own_channel: Option<&str>,
+        is_waited_for: bool,
+        actions: &mut DeferredActions<I>,
+    ) -> Vec<Box<str>> {
         self.subscriptions.registry.take_changed();
         self.channel_states.clear();
         let wanted: Vec<Box<str>> = self.subscriptions.registry.wanted().map(Into::into).collect();
@@ -266,15 +280,10 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
             self.add_channel_state(channel.clone(), ListenStatus::NotRequested);
         }
         for channel in wanted.iter().filter(|_| !is_waited_for) {
-            self.move_receivers(channel, Reception::Never, Reception::Opening);
+            self.change_receivers(channel, ReceiverChange::Open, actions);
         }
         self.session = DatabaseSession::Opening(None);
         wanted.into_iter().chain(own_channel.map(Into::into)).collect()
-    }
-
-    fn move_receivers(&self, channel: &str, from: Reception, to: Reception) {
-        let receivers = self.subscriptions.registry.receivers(channel);
-        receivers.filter(|it| it.reception() == from).for_each(|it| it.set_reception(to));
     }
 
     /// Handles the opening of a session that listens to `channels`. Returns what must still be requested.
@@ -309,14 +318,15 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         self.session = DatabaseSession::Away(id);
         for (channel, state) in self.channel_states.iter_mut().filter(|(_, state)| state.is_acknowledged()) {
             state.status = ListenStatus::NotRequested;
-            report_to_receiving(&self.subscriptions, channel, &Reason::Disconnected(error.clone()), actions);
+            let report = ReceiverChange::Report(Reason::Disconnected(error.clone()));
+            self.subscriptions.change_receivers(self.at, channel, report, actions);
         }
     }
 
     /// Reports a gap to the subscribers of its channels.
     pub(crate) fn report_gap(&self, gap: &Gap, actions: &mut DeferredActions<I>) {
         for channel in gap.channels() {
-            report_to_receiving(&self.subscriptions, channel, &Reason::Restored(gap.clone()), actions);
+            self.change_receivers(channel, ReceiverChange::Report(Reason::Restored(gap.clone())), actions);
         }
     }
 
@@ -324,40 +334,95 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     pub(crate) fn handle_final_loss(&mut self, error: &Error, actions: &mut DeferredActions<I>) {
         self.session = DatabaseSession::Lost(error.clone());
         for (channel, state) in std::mem::take(&mut self.channel_states) {
-            self.fail_waiters(&channel, state.waiters, error, actions);
-            // This includes subscriptions for which a report of the restart is still due.
-            let is_reported = |it: &&Arc<Subscription<I>>| {
-                matches!(it.reception(), Reception::Receiving | Reception::Opening | Reception::Stopped)
-            };
-            for subscription in self.subscriptions.registry.receivers(&channel).filter(is_reported) {
-                subscription.set_reception(Reception::Stopped);
-                actions.report(subscription, MissedReport::new(Reason::Lost(error.clone()), 0));
-            }
+            self.fail_waiters(channel.clone(), state.waiters, error, actions);
+            self.change_receivers(&channel, ReceiverChange::Lose(error.clone()), actions);
         }
     }
 
     /// Ends the session because the notifier stops. Outstanding tickets resolve to [`Error::Stopped`].
     pub(crate) fn end_session(&mut self, actions: &mut DeferredActions<I>) {
         self.session = DatabaseSession::None;
-        for waiter in std::mem::take(&mut self.channel_states).into_values().flat_map(|state| state.waiters) {
-            actions.complete(waiter.group, Err(Error::Stopped));
-        }
-        let registry = &self.subscriptions.registry;
-        for entry in registry.channels().into_iter().flat_map(|channel| registry.subscriptions(channel)) {
-            entry.value.stop_receiving(Reception::Stopped);
+        for state in std::mem::take(&mut self.channel_states).into_values() {
+            actions.complete(state.waiters, Err(Error::Stopped));
         }
     }
-}
 
-fn report_to_receiving<I: Clone + Eq + Hash>(
-    subscriptions: &Subscriptions<I>,
-    channel: &str,
-    reason: &Reason,
-    actions: &mut DeferredActions<I>,
-) {
-    let receivers = subscriptions.registry.receivers(channel);
-    for subscription in receivers.filter(|it| it.reception() == Reception::Receiving) {
-        actions.report(subscription, MissedReport::new(reason.clone(), 0));
+    /// Discards what waits for all subscriptions, after [`end_session`](Self::end_session) and the end of all threads.
+    pub(crate) fn stop_receivers(&mut self, actions: &mut DeferredActions<I>) {
+        for channel in self.subscriptions.channels.all() {
+            self.change_receivers(channel.name(), ReceiverChange::Stop, actions);
+        }
+    }
+
+    /// Does the next step. Returns `true` if it was the last one.
+    pub(crate) fn step(&mut self, steps: &mut ChannelSteps<I>, actions: &mut DeferredActions<I>) -> bool {
+        let channel = &*steps.channel;
+        match &mut steps.work {
+            StepWork::Change(receivers, change) => {
+                let Some(chunk) = receivers.next() else {
+                    if let ReceiverChange::Stop = change {
+                        self.subscriptions.clear_log(channel);
+                    }
+                    return true;
+                };
+                for subscription in chunk {
+                    held_work::count();
+                    match change {
+                        // Without code of the id, which may have caused the stop by a panic.
+                        ReceiverChange::Stop => self.subscriptions.stop(&subscription.current()),
+                        _ => subscription.with_id(|id| self.change_receiver(id, channel, change, actions)),
+                    }
+                }
+                false
+            }
+            // Only an unknown channel fails, and then another call has removed it.
+            StepWork::Remove => self.subscriptions.remove_some(channel).unwrap_or(true),
+            StepWork::Fail(waiters, error) => {
+                for mut waiter in waiters.take(STEP) {
+                    if let Some(undo) = waiter.undo.take() {
+                        self.undo(channel, undo, actions);
+                    }
+                    actions.complete(vec![waiter], Err(error.clone()));
+                }
+                waiters.len() == 0
+            }
+        }
+    }
+
+    /// Changes a subscription, if it still exists. Another one may have replaced it, or mutes may have changed.
+    fn change_receiver(&self, id: &I, channel: &str, change: &ReceiverChange, actions: &mut DeferredActions<I>) {
+        let registry = &self.subscriptions.registry;
+        let Some(entry) = registry.get(id, channel) else { return };
+        let (subscription, reception): (&Arc<Subscription<I>>, _) = (entry.value, entry.value.reception());
+        let is_muted = || entry.is_muted || registry.is_muted(channel);
+        match change {
+            ReceiverChange::Refresh => self.refresh(channel, Some(id), actions),
+            ReceiverChange::Stop => {}
+            ReceiverChange::Open => {
+                if reception == Reception::Never && !is_muted() {
+                    subscription.set_reception(Reception::Opening);
+                }
+            }
+            ReceiverChange::Report(reason) => {
+                if reception == Reception::Receiving && !is_muted() {
+                    actions.report(subscription, MissedReport::new(reason.clone(), 0));
+                }
+            }
+            ReceiverChange::Lose(error) => {
+                // This includes subscriptions for which a report of the restart is still due.
+                let is_reported =
+                    matches!(reception, Reception::Receiving | Reception::Opening | Reception::Stopped) && !is_muted();
+                if is_reported {
+                    subscription.set_reception(Reception::Stopped);
+                    actions.report(subscription, MissedReport::new(Reason::Lost(error.clone()), 0));
+                }
+            }
+        }
+    }
+
+    /// Changes the subscriptions of a channel, in steps.
+    fn change_receivers(&self, channel: &str, change: ReceiverChange, actions: &mut DeferredActions<I>) {
+        self.subscriptions.change_receivers(self.at, channel, change, actions);
     }
 }
 

@@ -391,7 +391,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
     }
 
     fn deliver(&self, subscription: &Arc<Subscription<I>>, is_notification: bool, call: impl FnOnce()) {
-        if subscription.is_silent() {
+        if subscription.discard_if_silent() {
             return;
         }
         if self.called.get() != Arc::as_ptr(subscription) {

@@ -105,7 +105,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
             Some(change(state, at, actions))
         });
         // The state of the database may have changed.
-        self.core.phase_changed.notify_all();
+        self.core.notify_phase_changed();
         result
     }
 
@@ -212,12 +212,14 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
             }
             let diff = database.handle_open(id, channels, limits, actions);
             self.core.request(state, at, diff);
-            let are_all_open = state.databases.iter().all(|database| database.session.is_open());
-            if state.phase == RunPhase::Starting && are_all_open {
-                (state.phase, state.last_running) = (RunPhase::Running, state.run);
-                self.core.phase_changed.notify_all();
-            }
         });
+        // Last, so that all subscriptions receive when a start is over.
+        let mut state = self.core.lock();
+        let are_all_open = state.databases.iter().all(|database| database.session.is_open());
+        if state.phase == RunPhase::Starting && state.run == self.run && are_all_open {
+            (state.phase, state.last_running) = (RunPhase::Running, state.run);
+            self.core.notify_phase_changed();
+        }
     }
 
     fn handle_disconnect(&self, id: ConnId, error: &Error) {
@@ -242,8 +244,12 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
+    use crate::error::ValueError;
+    use crate::gap::GapData;
     use crate::notification::notifications_in;
     use crate::notifier::Notifier;
+    use crate::notifier::counters::held_work;
     use crate::notifier::dispatcher::Dispatcher;
     use crate::notifier::lifecycle::ThreadExit;
     use crate::notifier::log::LogLimits;
@@ -264,6 +270,75 @@ mod tests {
 
     fn subscription_of(n: &Notifier<u32>, subscriber: u32) -> Arc<Subscription<u32>> {
         Arc::clone(n.core().lock().databases[0].subscriptions.registry.get(&subscriber, "prices").unwrap().value)
+    }
+
+    /// Returns the most work of one hold of the lock of the state, while subscribers for which a notification waits are muted,
+    /// unmuted, and informed of losses, a stop and the removal of their channel.
+    fn largest_hold(subscribers: u32) -> usize {
+        let (n, notifier_loop, id) = notifier();
+        n.autorun(true);
+        let core = Arc::clone(n.core());
+        let subscribe = |subscribers: u32| {
+            (0..subscribers).for_each(|subscriber| drop(n.subscribe_ticket(subscriber, "prices", |_| ()).unwrap()));
+        };
+        let start = || {
+            let mut actions = DeferredActions::default();
+            let mut state = core.lock();
+            state.phase = RunPhase::Running;
+            state.databases[0].begin_session(None, false, &mut actions);
+            state.databases[0].session = DatabaseSession::Opening(Some(id));
+            drop(state);
+            core.run_actions(actions, None);
+        };
+        let open = |gap| notifier_loop.record_open(id, gap, &["prices"].into(), Limits::Exact);
+        let gap = || {
+            let (since, until) = ((clock::now(), clock::wall()), (clock::now(), clock::wall()));
+            Gap::from(GapData {
+                channels: ["prices".into()].into(),
+                cause: Error::Disconnected,
+                since,
+                until,
+                epoch: 1,
+            })
+        };
+        held_work::largest(|| {
+            start();
+            subscribe(subscribers);
+            open(None);
+            notifier_loop.distribute(id, notifications_in(&batch(&["1"])));
+            assert_eq!(n.stats().waiting, u64::from(subscribers));
+            n.mute_channels(["prices"]).unwrap();
+            drop(n.unmute_channels(["prices"]).unwrap());
+            open(None);
+            notifier_loop.handle_disconnect(id, &Error::Disconnected);
+            open(Some(gap()));
+            assert_eq!(n.subscriptions()["prices"].len(), subscribers as usize);
+            assert!(n.muted_subscribers().is_empty());
+            notifier_loop.handle_final_loss(id, &Error::Disconnected);
+            assert_eq!(n.stats().waiting, u64::from(subscribers));
+            // The threads of the run.
+            let dispatcher = Arc::new(Dispatcher::new(0));
+            core.halt(None);
+            drop(ThreadExit { core: Arc::clone(&core), dispatcher, run: 0 });
+            assert_eq!((n.stats().waiting, n.stats().dropped), (0, u64::from(subscribers)));
+            n.remove_channel("prices").unwrap();
+            // A channel that the server refuses.
+            start();
+            core.lock().by_connection.insert(id, 0);
+            subscribe(subscribers);
+            let refusal = Error::from(ValueError { message: String::new() });
+            core.change(|state, actions| {
+                let generation = state.databases[0].generation("prices");
+                state.databases[0].handle_reply(vec![("prices".into(), generation)], &Err(refusal), actions);
+            });
+            assert!(n.channels().is_empty());
+        })
+    }
+
+    #[test]
+    fn n07_no_hold_of_the_lock_grows_with_the_number_of_subscribers() {
+        let [few, many] = [100, 1_000].map(largest_hold);
+        assert!(few == many && few > 0, "work for {few} subscriptions, and for {many}");
     }
 
     fn batch(payloads: &[&str]) -> Vec<u8> {
@@ -346,15 +421,17 @@ mod tests {
         let subscription = subscription_of(&n, 7);
         notifier_loop.distribute(id, notifications_in(&batch(&["1", "2"])));
         assert!(n.subscriptions().is_empty());
-        assert_eq!(n.stats().dropped, 1);
+        assert_eq!((n.stats().dropped, n.stats().waiting), (1, 1));
         let (core, dispatcher) = (Arc::clone(n.core()), Arc::new(Dispatcher::new(0)));
         drop(ThreadExit { core, dispatcher, run: 0 });
         assert_eq!(n.stats().dropped, 2);
         n.subscribe(7, "prices", |_| ()).unwrap();
         let again = subscription_of(&n, 7);
-        assert!(Arc::ptr_eq(subscription.subscriber(), again.subscriber()));
+        // No callback runs, so there is none to wait for.
+        assert!(!Arc::ptr_eq(subscription.subscriber(), again.subscriber()));
         notifier_loop.distribute(id, notifications_in(&batch(&["3"])));
         assert_eq!(take_all(&n, &again, false), ["3"]);
+        assert_eq!(n.stats().waiting, 0);
     }
 
     #[test]

@@ -7,21 +7,20 @@
 
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use crate::clock;
 use crate::error::Error;
 use crate::manager::{NotificationManager, Ticket};
-use crate::notifier::database::{Database, DatabaseSession};
+use crate::notifier::database::DatabaseSession;
 use crate::notifier::deferred::DeferredActions;
 use crate::notifier::dispatcher::Dispatcher;
 use crate::notifier::event_loop::NotifierLoop;
 #[cfg(feature = "metrics")]
 use crate::notifier::samples;
 use crate::notifier::shared::{NotifierCore, NotifierState, RunPhase};
-use crate::notifier::subscriptions;
 
 /// The time after which the state is checked again while idle threads are about to end.
 const MOMENT: Duration = Duration::from_millis(1);
@@ -125,7 +124,7 @@ pub(crate) fn start<I: Clone + Eq + Hash + Send + 'static>(core: &Arc<NotifierCo
             return Err(Error::StillRunning { channel });
         }
         // No callback runs, so the threads are about to end.
-        state = core.phase_changed.wait_timeout(state, MOMENT).unwrap_or_else(PoisonError::into_inner).0;
+        state = core.wait_timeout(state, MOMENT);
     }
     let run = match state.phase {
         // All sessions are lost for good, so only the threads and calls that began earlier still run.
@@ -149,8 +148,8 @@ pub(crate) fn start<I: Clone + Eq + Hash + Send + 'static>(core: &Arc<NotifierCo
             let mut actions = DeferredActions::default();
             let threads = RunThreads::begin(core, &mut state, &mut actions);
             drop(state);
-            core.phase_changed.notify_all();
-            actions.run(Some(&threads.dispatcher));
+            core.notify_phase_changed();
+            core.run_actions(actions, Some(&threads.dispatcher));
             threads.spawn()?
         }
     };
@@ -176,7 +175,7 @@ fn wait_for_start<I: Clone + Eq + Hash + Send + 'static>(core: &NotifierCore<I>,
 }
 
 pub(crate) fn stop_within<I: Clone + Eq + Hash + Send + 'static>(
-    core: &NotifierCore<I>,
+    core: &Arc<NotifierCore<I>>,
     limit: Option<Duration>,
 ) -> Result<(), StillRunning<I>> {
     if !core.halt(None) || core.is_own_thread() {
@@ -198,7 +197,7 @@ pub(crate) fn stop_within<I: Clone + Eq + Hash + Send + 'static>(
                 }
                 // Without a call, the threads are about to end.
                 let left = left.max(MOMENT);
-                core.phase_changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                core.wait_timeout(state, left)
             }
         };
     }
@@ -262,7 +261,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> RunThreads<I> {
         state.dispatcher = Some(Arc::clone(&dispatcher));
         state.by_connection.clear();
         for (at, database) in state.databases.iter_mut().enumerate() {
-            let channels = database.begin_session(settings.own_channel(), !settings.keep_trying);
+            let channels = database.begin_session(settings.own_channel(), !settings.keep_trying, actions);
             match manager.dial(&database.config, channels) {
                 Ok(id) => {
                     database.session = DatabaseSession::Opening(Some(id));
@@ -321,26 +320,16 @@ impl<I: Clone + Eq + Hash + Send + 'static> Drop for ThreadExit<I> {
         if !self.dispatcher.leave() {
             return;
         }
+        // The run is this one until the phase changes. Notifications that still wait are dropped; each subscriber is informed at
+        // the next start.
+        self.core.discard_waiting();
+        #[cfg(feature = "metrics")]
+        samples::publish(&self.core, true);
         let mut state = self.core.lock();
         if state.run == self.run {
-            // Notifications that still wait are dropped; each subscriber is informed at the next start.
-            let context = &self.core.context;
-            let of = |Database { subscriptions: it, .. }: &Database<I>| {
-                subscriptions::waiting(&it.channels, context) + it.waiting_for_departed()
-            };
-            context.counters.dropped.add(state.databases.iter().map(of).sum());
-            state.databases.iter().for_each(|database| database.subscriptions.reset_queues());
-            #[cfg(feature = "metrics")]
-            {
-                drop(state);
-                samples::publish(&self.core, true);
-                state = self.core.lock();
-            }
             state.phase = RunPhase::Stopped;
             state.dispatcher = None;
-            self.core.phase_changed.notify_all();
-            drop(state);
-            self.core.context.deferred_drop.drop_all();
+            self.core.notify_phase_changed();
         }
     }
 }

@@ -864,7 +864,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// ```
     #[doc(alias = "get_subscriptions")]
     pub fn subscriptions(&self) -> BTreeMap<String, Vec<I>> {
-        self.read(|database| database.subscriptions.ids(|_| true))
+        requests::ids(self.core(), self.at, false)
     }
 
     fn read<T: Default>(&self, read: impl FnOnce(&Database<I>) -> T) -> T {
@@ -1045,7 +1045,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # Ok::<(), notifyman::Error>(())
     /// ```
     pub fn muted_subscribers(&self) -> BTreeMap<String, Vec<I>> {
-        self.read(|database| database.subscriptions.ids(|is_muted| is_muted))
+        requests::ids(self.core(), self.at, true)
     }
 
     // ---- applying changes, for all databases ----------------------------------------------------------------------

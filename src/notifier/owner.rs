@@ -13,6 +13,6 @@ impl<I: Clone + Eq + Hash + Send + 'static> Drop for StopOnDrop<I> {
         self.0.halt(None);
         // A watcher of states that has found this owner under the lock waits by now.
         drop(self.0.lock());
-        self.0.phase_changed.notify_all();
+        self.0.notify_phase_changed();
     }
 }

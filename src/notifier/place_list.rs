@@ -19,7 +19,7 @@ impl<T> PlaceList<T> {
         self.used
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
         self.places.iter().flatten()
     }
 
@@ -52,6 +52,10 @@ impl<T> PlaceList<T> {
     pub(crate) fn remove(&mut self, place: usize, mut moved: impl FnMut(&T, usize)) -> Option<T> {
         let removed = self.places.get_mut(place)?.take()?;
         self.used -= 1;
+        // So that the removal of all values from the last one on moves none.
+        while let Some(None) = self.places.last() {
+            self.places.pop();
+        }
         if self.used <= self.places.len() / 2 {
             self.places.retain(Option::is_some);
             self.places.shrink_to_fit();

@@ -119,7 +119,7 @@ fn compare(registry: &Registry<u8, u32>, naive: &NaiveRegistry) {
     for channel in &channels {
         assert_eq!(registry.receivers(channel).copied().collect::<BTreeSet<_>>(), naive.receivers(channel));
         assert_eq!(registry.is_muted(channel), naive.muted.contains(channel));
-        let subscriptions = registry.subscriptions(channel).map(|it| (*it.id, *it.value, it.is_muted));
+        let subscriptions = registry.subscriptions(channel).map(|(id, value, is_muted)| (*id, *value, is_muted));
         let expected = naive.subscriptions.iter().filter(|((at, _), _)| at == channel);
         let expected: BTreeSet<_> = expected.map(|((_, id), (value, muted))| (*id, *value, *muted)).collect();
         assert_eq!(subscriptions.collect::<BTreeSet<_>>(), expected);

@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
-/// The number of places in a chunk. A change copies one chunk, and the list of chunks, if a snapshot shares them.
-const CHUNK: usize = 128;
+/// The number of places in a chunk. A change copies one chunk, and the list of chunks, if a snapshot shares them. Unit tests
+/// have few subscriptions.
+pub(crate) const CHUNK: usize = if cfg!(test) { 2 } else { 128 };
 
 /// References in the order in which they were added. A removed one leaves an empty place.
 #[derive(Debug)]
@@ -42,6 +43,11 @@ impl<T> ReceiverSnapshot<T> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
         self.0.iter().flat_map(|chunk| chunk.iter().flatten())
+    }
+
+    /// Returns the references in one of the parts of the snapshot, which have at most [`CHUNK`] places each.
+    pub(crate) fn chunk(&self, at: usize) -> Option<impl Iterator<Item = &Arc<T>>> {
+        self.0.get(at).map(|chunk| chunk.iter().flatten())
     }
 }
 
@@ -81,6 +87,14 @@ impl<T> ReceiverList<T> {
         if let Some(at) = at {
             self.used -= usize::from(at.is_some() && receiver.is_none());
             *at = receiver;
+        }
+        // So that the removal of all references from the last one on moves none.
+        while let Some(last) = chunks.last_mut().filter(|last| last.last().is_none_or(Option::is_none)) {
+            if Arc::make_mut(last).pop().is_some() {
+                self.places -= 1;
+            } else {
+                chunks.pop();
+            }
         }
     }
 

@@ -46,8 +46,7 @@ struct RegisteredChannel<I, S> {
 
 /// A subscription in the registry.
 #[derive(Debug)]
-pub(crate) struct RegistryEntry<'r, I, S> {
-    pub(crate) id: &'r I,
+pub(crate) struct RegistryEntry<'r, S> {
     pub(crate) value: &'r S,
     pub(crate) is_muted: bool,
 }
@@ -89,12 +88,8 @@ impl<I: Eq + Hash, S> RegisteredChannel<I, S> {
         !self.is_muted && (self.is_added || self.subscriptions.len() > self.muted.len())
     }
 
-    fn entries(&self) -> impl Iterator<Item = RegistryEntry<'_, I, S>> {
-        self.subscriptions.iter().map(|entry| self.entry(entry))
-    }
-
-    fn entry<'r>(&self, (id, value): &'r (I, S)) -> RegistryEntry<'r, I, S> {
-        RegistryEntry { id, value, is_muted: self.muted.contains(id) }
+    fn entry<'r>(&self, (id, value): &'r (I, S)) -> RegistryEntry<'r, S> {
+        RegistryEntry { value, is_muted: self.muted.contains(id) }
     }
 }
 
@@ -218,19 +213,18 @@ impl<I: Clone + Eq + Hash, S> Registry<I, S> {
         self.channels.by_name.iter().filter(|(_, channel)| channel.is_wanted()).map(|(name, _)| &**name)
     }
 
-    /// Returns the unmuted subscriptions of an unmuted channel, in the order in which they were made.
-    pub(crate) fn receivers(&self, channel: &str) -> impl Iterator<Item = &S> {
-        let channel = self.channels.by_name.get(channel).filter(|channel| !channel.is_muted);
-        let all = channel.into_iter().flat_map(RegisteredChannel::entries);
-        all.filter(|entry| !entry.is_muted).map(|entry| entry.value)
+    /// Returns the number of subscriptions of a channel.
+    pub(crate) fn subscriptions_of(&self, channel: &str) -> usize {
+        self.channels.by_name.get(channel).map_or(0, |channel| channel.subscriptions.len())
     }
 
-    /// Returns all subscriptions of a channel.
-    pub(crate) fn subscriptions(&self, channel: &str) -> impl Iterator<Item = RegistryEntry<'_, I, S>> {
-        self.channels.by_name.get(channel).into_iter().flat_map(RegisteredChannel::entries)
+    /// Returns the ids of the latest subscriptions of a channel.
+    pub(crate) fn last_ids(&self, channel: &str, count: usize) -> Vec<I> {
+        let channel = self.channels.by_name.get(channel).into_iter();
+        channel.flat_map(|channel| channel.subscriptions.iter().rev().take(count)).map(|(id, _)| id.clone()).collect()
     }
 
-    pub(crate) fn get(&self, id: &I, channel: &str) -> Option<RegistryEntry<'_, I, S>> {
+    pub(crate) fn get(&self, id: &I, channel: &str) -> Option<RegistryEntry<'_, S>> {
         let channel = self.channels.by_name.get(channel)?;
         channel.subscriptions.get(self.subscribers.get(id, channel.number)?).map(|entry| channel.entry(entry))
     }
@@ -274,4 +268,20 @@ impl<I: Clone + Eq + Hash, S> Registry<I, S> {
 
 fn unknown_channel(channel: &str) -> Error {
     Error::UnknownChannel { channel: channel.into() }
+}
+
+#[cfg(any(test, fuzzing))]
+impl<I: Clone + Eq + Hash, S> Registry<I, S> {
+    /// Returns all subscriptions of a channel in the order in which they were made, each with its id and its own mute.
+    pub(crate) fn subscriptions(&self, channel: &str) -> impl Iterator<Item = (&I, &S, bool)> {
+        let channel = self.channels.by_name.get(channel).into_iter();
+        channel
+            .flat_map(|channel| channel.subscriptions.iter().map(|(id, value)| (id, value, channel.muted.contains(id))))
+    }
+
+    /// Returns the unmuted subscriptions of an unmuted channel, in the order in which they were made.
+    pub(crate) fn receivers(&self, channel: &str) -> impl Iterator<Item = &S> {
+        let all = self.subscriptions(channel).filter(|(_, _, is_muted)| !is_muted && !self.is_muted(channel));
+        all.map(|(_, value, _)| value)
+    }
 }

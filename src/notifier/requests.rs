@@ -1,13 +1,17 @@
-//! Requests of users that change the channels of a database.
+//! Requests of users that change or read the channels of a database.
 
+use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::error::Error;
 use crate::manager::Ticket;
+use crate::notifier::database::Database;
+use crate::notifier::deferred::steps::STEP;
 use crate::notifier::lifecycle::State;
+use crate::notifier::receivers::ReceiverSnapshot;
 use crate::notifier::shared::NotifierCore;
-use crate::notifier::subscription::Callback;
+use crate::notifier::subscription::{Callback, Subscription};
 
 /// Subscribes a callback, and waits until the server has acknowledged its channel. After an error, nothing is subscribed.
 pub(crate) fn subscribe<I: Clone + Eq + Hash + Send + 'static>(
@@ -68,12 +72,11 @@ pub(crate) fn remove_channels<I: Clone + Eq + Hash + Send + 'static>(
     at: usize,
     names: &[&str],
 ) -> Result<(), Error> {
-    core.change_database(at, |database, _| {
-        let subscriptions = &mut database.subscriptions;
-        names.iter().try_for_each(|channel| subscriptions.registry.check_known(channel))?;
+    core.change_database(at, |database, actions| {
+        names.iter().try_for_each(|channel| database.subscriptions.registry.check_known(channel))?;
         // All are known; one that is named twice is unknown the second time.
         for channel in names {
-            let _ = subscriptions.remove(channel);
+            let _ = database.remove(channel, actions);
         }
         Ok(())
     })
@@ -97,4 +100,30 @@ pub(crate) fn set_muted<I: Clone + Eq + Hash + Send + 'static>(
         Ok(((), names.iter().map(|channel| ((*channel).into(), None)).collect()))
     });
     muted.map(|((), ticket)| ticket)
+}
+
+/// Returns the ids of the subscribers of each channel, or of the muted ones.
+pub(crate) fn ids<I: Clone + Eq + Hash + Send + 'static>(
+    core: &NotifierCore<I>,
+    at: usize,
+    are_muted: bool,
+) -> BTreeMap<String, Vec<I>> {
+    let channels = core.read(at, |database| database.subscriptions.receivers()).unwrap_or_default();
+    let ids_on = |(channel, receivers): (String, ReceiverSnapshot<Subscription<I>>)| {
+        let mut ids: Vec<I> = receivers.iter().map(|subscription| subscription.id()).collect();
+        if are_muted {
+            let is_muted = |database: &Database<I>, id: &I| {
+                database.subscriptions.registry.get(id, &channel).is_some_and(|entry| entry.is_muted)
+            };
+            let muted = |ids: &[I]| {
+                core.read(at, |database| ids.iter().filter(|id| is_muted(database, id)).cloned().collect::<Vec<_>>())
+            };
+            ids = ids.chunks(STEP).filter_map(muted).flatten().collect();
+        }
+        Some((channel, ids)).filter(|(_, ids)| !ids.is_empty())
+    };
+    let ids = channels.into_iter().filter_map(ids_on).collect();
+    // A snapshot may have held the last reference to a subscription.
+    core.context.deferred_drop.drop_all();
+    ids
 }

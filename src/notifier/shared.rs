@@ -3,16 +3,23 @@
 //! Every change is made under one lock, and requests are sent while it is held, so that they are in the order of the
 //! changes. Code of the user (the waker of a ticket, the drop of a callback) runs after the lock is released.
 
-use std::collections::HashMap;
+mod guard;
+mod state;
+
 use std::hash::Hash;
 use std::io;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use self::guard::StateGuard;
+pub(crate) use self::state::{NotifierState, RunPhase};
 use crate::config::Config;
 use crate::error::Error;
-use crate::manager::{ConnId, Handle, ThreadMark, Ticket};
+use crate::manager::{ThreadMark, Ticket};
+use crate::notifier::channel::ChannelTable;
 use crate::notifier::counters::{NotifierCounters, NotifierStats};
 use crate::notifier::database::{Database, DatabaseSession, ListenDiff};
+use crate::notifier::deferred::steps::ChannelSteps;
 use crate::notifier::deferred::{AckGroup, DeferredActions, Undo};
 use crate::notifier::deferred_drop::DeferredDrop;
 use crate::notifier::dispatcher::{Dispatcher, PanicLog};
@@ -21,7 +28,8 @@ use crate::notifier::meters::NotifierMeters;
 use crate::notifier::settings::NotifierSettings;
 use crate::notifier::subscription::{Callback, SubscriptionContext};
 use crate::notifier::subscriptions;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::notifier::subscriptions::disconnected::DisconnectedSubscribers;
+use crate::sync::{Condvar, Mutex};
 
 pub(crate) struct NotifierCore<I: 'static> {
     pub(crate) settings: NotifierSettings,
@@ -33,103 +41,26 @@ pub(crate) struct NotifierCore<I: 'static> {
     /// Held while waiting for the lock of the state, so that a thread that releases it cannot take it again before those
     /// that wait.
     turn: Mutex<()>,
-    pub(crate) phase_changed: Condvar,
+    phase_changed: Condvar,
     /// The metrics that are published, unless a thread publishes others now.
     #[cfg(feature = "metrics")]
     meters: Mutex<Option<NotifierMeters>>,
 }
 
-pub(crate) struct NotifierState<I: 'static> {
-    pub(crate) phase: RunPhase,
-    /// The number of starts, which identifies the run of a late event.
-    pub(crate) run: u64,
-    /// The latest run that reached [`RunPhase::Running`].
-    pub(crate) last_running: u64,
-    /// The handle of the manager, while it is running.
-    pub(crate) handle: Option<Handle>,
-    pub(crate) dispatcher: Option<Arc<Dispatcher<I>>>,
-    /// The reason why the last run ended, if it was not stopped.
-    pub(crate) failure: Option<Error>,
-    /// Changes reach the servers without a call of `apply`.
-    pub(crate) is_autorun: bool,
-    pub(crate) databases: Vec<Database<I>>,
-    pub(crate) by_connection: HashMap<ConnId, usize>,
-    /// The process IDs of the open sessions, and of earlier ones.
-    pub(crate) pids: HashMap<ConnId, i32>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RunPhase {
-    Stopped,
-    Starting,
-    Running,
-    Stopping,
-}
-
 /// Channels whose acknowledgement a ticket waits for, each with the way to revert its change if the server refuses it.
 pub(crate) type AwaitedChannels<I> = Vec<(Box<str>, Option<Undo<I>>)>;
 
-impl<I: 'static> NotifierState<I> {
-    /// Returns `true` if notifications can arrive, now or after a session is restored.
-    pub(crate) fn can_receive(&self) -> bool {
-        let is_lost = |database: &Database<I>| matches!(database.session, DatabaseSession::Lost(_));
-        self.phase == RunPhase::Running && (self.databases.is_empty() || !self.databases.iter().all(is_lost))
-    }
-
-    pub(crate) fn database(&mut self, at: usize) -> Result<&mut Database<I>, Error> {
-        self.databases.get_mut(at).ok_or(Error::NotRunning)
-    }
-
-    /// Returns the process ID of the backend of an open session.
-    pub(crate) fn session_pid(&self, at: usize) -> Option<i32> {
-        let session = &self.databases.get(at)?.session;
-        self.pids.get(&session.id().filter(|_| session.is_open())?).copied()
-    }
-
-    fn check_running(&self) -> Result<(), Error> {
-        match self.phase {
-            RunPhase::Starting | RunPhase::Running => Ok(()),
-            RunPhase::Stopped | RunPhase::Stopping => Err(Error::NotRunning),
-        }
-    }
-
-    /// Checks that a new channel would be listened to, unless that is left to `apply`.
-    fn check_can_listen(&self, at: usize) -> Result<(), Error> {
-        if !self.is_autorun {
-            return Ok(());
-        }
-        self.check_running()?;
-        match self.databases.get(at).map(|database| &database.session) {
-            None => Err(Error::NotRunning),
-            Some(DatabaseSession::Lost(error)) => Err(error.clone()),
-            Some(_) => Ok(()),
-        }
-    }
-}
-
 impl<I: 'static> NotifierCore<I> {
     pub(crate) fn new(settings: NotifierSettings) -> Self {
-        let state = NotifierState {
-            phase: RunPhase::Stopped,
-            run: 0,
-            last_running: 0,
-            handle: None,
-            dispatcher: None,
-            failure: None,
-            is_autorun: settings.autorun,
-            databases: Vec::new(),
-            by_connection: HashMap::new(),
-            pids: HashMap::new(),
-        };
         Self {
             context: Arc::new(SubscriptionContext {
                 counters: NotifierCounters::new(settings.workers),
                 deferred_drop: DeferredDrop::default(),
             }),
+            state: Mutex::new(NotifierState::new(settings.autorun)),
             settings,
             panics: PanicLog::default(),
             threads: Arc::new(ThreadMark::for_group()),
-            state: Mutex::new(state),
             turn: Mutex::default(),
             phase_changed: Condvar::new(),
             #[cfg(feature = "metrics")]
@@ -137,10 +68,10 @@ impl<I: 'static> NotifierCore<I> {
         }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, NotifierState<I>> {
+    pub(crate) fn lock(&self) -> StateGuard<'_, NotifierState<I>> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         // The only code of the user that runs under this lock is that of the id: `Clone`, `Eq` and `Hash`.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        StateGuard::new(self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Records the failure of a session that could not even be dialled. Returns `true` if there is one.
@@ -156,8 +87,22 @@ impl<I: 'static> NotifierCore<I> {
     }
 
     /// Waits until the phase may have changed.
-    pub(crate) fn wait<'s>(&self, state: MutexGuard<'s, NotifierState<I>>) -> MutexGuard<'s, NotifierState<I>> {
-        self.phase_changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn wait<'s>(&self, state: StateGuard<'s, NotifierState<I>>) -> StateGuard<'s, NotifierState<I>> {
+        state.wait(&self.phase_changed)
+    }
+
+    /// Waits until the phase may have changed, or for some time.
+    pub(crate) fn wait_timeout<'s>(
+        &self,
+        state: StateGuard<'s, NotifierState<I>>,
+        timeout: Duration,
+    ) -> StateGuard<'s, NotifierState<I>> {
+        state.wait_timeout(&self.phase_changed, timeout)
+    }
+
+    /// Wakes all threads that wait until the phase may have changed.
+    pub(crate) fn notify_phase_changed(&self) {
+        self.phase_changed.notify_all();
     }
 
     /// Returns `true` on a thread of this notifier, which is the case inside a callback.
@@ -185,7 +130,10 @@ impl<I: 'static> NotifierCore<I> {
 
 impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
     /// Changes the state under the lock, and then runs the deferred actions.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut NotifierState<I>, &mut DeferredActions<I>) -> T) -> T {
+    pub(crate) fn change<T>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut NotifierState<I>, &mut DeferredActions<I>) -> T,
+    ) -> T {
         let mut actions = DeferredActions::default();
         let (result, dispatcher) = {
             let mut state = self.lock();
@@ -193,9 +141,45 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
             // The dispatcher of this run, even if the next one begins before the actions run.
             (result, state.dispatcher.clone())
         };
-        actions.run(dispatcher.as_deref());
-        self.context.deferred_drop.drop_all();
+        self.run_actions(actions, dispatcher.as_deref());
         result
+    }
+
+    /// Runs deferred actions. Those for many subscriptions take the lock for each of their steps.
+    pub(crate) fn run_actions(self: &Arc<Self>, mut actions: DeferredActions<I>, dispatcher: Option<&Dispatcher<I>>) {
+        actions.schedule(dispatcher);
+        for mut steps in actions.take_steps() {
+            let mut is_over = false;
+            while !is_over {
+                let mut of_step = DeferredActions::default();
+                let dispatcher = {
+                    let mut state = self.lock();
+                    is_over = self.step(&mut state, &mut steps, &mut of_step);
+                    state.dispatcher.clone()
+                };
+                of_step.schedule(dispatcher.as_deref());
+                of_step.resolve();
+                self.context.deferred_drop.drop_all();
+            }
+        }
+        actions.resolve();
+        self.context.deferred_drop.drop_all();
+    }
+
+    /// Does a step of work for many subscriptions, and requests what follows. Returns `true` if it was the last step.
+    fn step(
+        self: &Arc<Self>,
+        state: &mut NotifierState<I>,
+        steps: &mut ChannelSteps<I>,
+        actions: &mut DeferredActions<I>,
+    ) -> bool {
+        let is_autorun = state.is_autorun;
+        let Some(database) = state.databases.get_mut(steps.at) else { return true };
+        let is_over = database.step(steps, actions);
+        if is_autorun && !matches!(database.session, DatabaseSession::Lost(_)) {
+            self.sync(state, steps.at, actions);
+        }
+        is_over
     }
 
     /// Changes one database, and requests what follows from that.
@@ -336,7 +320,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
     }
 
     /// Changes the state on the thread of the loop, unless its run has ended.
-    fn change_run(&self, run: u64, change: impl FnOnce(&mut NotifierState<I>, &mut DeferredActions<I>)) {
+    fn change_run(self: &Arc<Self>, run: u64, change: impl FnOnce(&mut NotifierState<I>, &mut DeferredActions<I>)) {
         self.change(|state, actions| {
             if state.run == run && state.handle.is_some() {
                 change(state, actions);
@@ -353,9 +337,10 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
             return at;
         }
         let at = state.databases.len();
-        let mut database = Database::new(config, &self.context);
+        let mut database = Database::new(at, config, &self.context);
         if let Some(handle) = &state.handle {
-            let channels = database.begin_session(self.settings.own_channel(), true);
+            // A new database has no subscription that must be changed.
+            let channels = database.begin_session(self.settings.own_channel(), true, &mut DeferredActions::default());
             let (core, run) = (Arc::clone(self), state.run);
             handle.dial_then(database.config.clone(), channels, move |id| {
                 core.change_run(run, |state, _| {
@@ -367,7 +352,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
             });
         }
         state.databases.push(database);
-        self.phase_changed.notify_all();
+        self.notify_phase_changed();
         at
     }
 
@@ -388,12 +373,19 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
     }
 
     pub(crate) fn stats(&self) -> NotifierStats {
-        let tables: Vec<_> = {
+        let databases: Vec<_> = {
             let state = self.lock();
-            state.databases.iter().map(|database| Arc::clone(&database.subscriptions.channels)).collect()
+            let of = |Database { subscriptions: it, .. }: &Database<I>| {
+                (Arc::clone(&it.channels), Arc::clone(&it.disconnected))
+            };
+            state.databases.iter().map(of).collect()
         };
         // Without the lock of the state. This applies the limits, and so counts what they drop.
-        let waiting = tables.iter().map(|channels| subscriptions::waiting(channels, &self.context)).sum();
+        let waiting_of = |(channels, disconnected): &(Arc<ChannelTable<_>>, Arc<DisconnectedSubscribers<_>>)| {
+            let of_disconnected = disconnected.sum(|subscriber| subscriber.waiting(&self.context.counters) as u64);
+            of_disconnected + subscriptions::waiting(channels, &self.context)
+        };
+        let waiting = databases.iter().map(waiting_of).sum();
         // A snapshot of the receivers may have held the last reference to one.
         self.context.deferred_drop.drop_all();
         let state = self.lock();
@@ -411,8 +403,29 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
         stats
     }
 
+    /// Discards all that waits, and counts it as dropped, when all threads of a run have ended.
+    pub(crate) fn discard_waiting(self: &Arc<Self>) {
+        let discarded = self.change(|state, actions| {
+            let of = |database: &mut Database<I>| {
+                database.stop_receivers(actions);
+                (database.subscriptions.take_departed(), Arc::clone(&database.subscriptions.disconnected))
+            };
+            state.databases.iter_mut().map(of).collect::<Vec<_>>()
+        });
+        let counters = &self.context.counters;
+        let of_disconnected = |(_, disconnected): &(_, Arc<DisconnectedSubscribers<_>>)| {
+            disconnected.sum(|subscriber| {
+                counters.dropped.add(subscriber.waiting(counters) as u64);
+                subscriber.reset();
+                0
+            })
+        };
+        discarded.iter().for_each(|it| _ = of_disconnected(it));
+        self.context.deferred_drop.drop_all();
+    }
+
     /// Stops the current run, or only `run` if that is given. Returns `true` if its threads have not ended yet.
-    pub(crate) fn halt(&self, run: Option<u64>) -> bool {
+    pub(crate) fn halt(self: &Arc<Self>, run: Option<u64>) -> bool {
         self.change(|state, actions| {
             if run.is_some_and(|run| run != state.run) {
                 return false;
@@ -430,14 +443,14 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
                 if let Some(dispatcher) = &state.dispatcher {
                     dispatcher.halt();
                 }
-                self.phase_changed.notify_all();
+                self.notify_phase_changed();
             }
             is_running || state.phase == RunPhase::Stopping
         })
     }
 
     /// Stops a run because one of its threads panicked, in code of the user: that of an id or of a ticket's waker.
-    pub(crate) fn fail(&self, run: u64) {
+    pub(crate) fn fail(self: &Arc<Self>, run: u64) {
         {
             let mut state = self.lock();
             if state.run == run && state.phase != RunPhase::Stopped {

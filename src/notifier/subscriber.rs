@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::notification::NotificationRef;
 use crate::notifier::channel::FanoutChannel;
-use crate::notifier::counters::NotifierCounters;
+use crate::notifier::counters::{NotifierCounters, held_work};
 use crate::notifier::cursor::{Cursor, PAUSED, SubscriptionRef};
 use crate::notifier::missed::MissedReport;
 use crate::notifier::queue::{Policy, Queue};
@@ -38,6 +38,7 @@ impl<S> Subscriber<S> {
     }
 
     fn lock(&self) -> MutexGuard<'_, SubscriberQueue<S>> {
+        held_work::count();
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if self.unlocked.load(Relaxed) != LOCKED {
             // The thread that takes notifications without the lock continues with it.
@@ -108,10 +109,27 @@ impl<S> Subscriber<S> {
     pub(crate) fn pause(&self, subscription: &S, counters: &NotifierCounters) {
         let mut it = self.lock();
         it.move_unread(counters);
-        if let Some(cursor) = it.cursor(subscription) {
-            cursor.next = PAUSED;
-            it.clear_behind();
+        it.pause(subscription);
+    }
+
+    /// Discards what waits for a silent subscription of which an item has been discarded, so that the report of its mute comes
+    /// before all that it receives later. Returns `false` if the subscription is no longer silent.
+    pub(crate) fn discard_silent(
+        &self,
+        subscription: &Arc<S>,
+        is_silent: impl FnOnce() -> bool,
+        counters: &NotifierCounters,
+    ) -> bool {
+        let mut it = self.lock();
+        if !is_silent() {
+            return false;
         }
+        it.move_unread(counters);
+        if let Some(pending) = &mut it.pending {
+            pending.items.remove_all(&SubscriptionRef(Arc::clone(subscription)));
+        }
+        it.pause(subscription);
+        true
     }
 
     /// Queues a report behind all notifications. Returns `true` if the subscriber must be handed to a dispatcher.

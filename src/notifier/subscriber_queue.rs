@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::notifier::counters::NotifierCounters;
-use crate::notifier::cursor::{Cursor, SubscriptionRef};
+use crate::notifier::cursor::{Cursor, PAUSED, SubscriptionRef};
 use crate::notifier::cursor_list::{CursorList, SCANNED_MAX};
 use crate::notifier::log::{FoldedWindow, LogLimits};
 use crate::notifier::merged_ranges::MergedRanges;
@@ -128,6 +128,14 @@ impl<S> SubscriberQueue<S> {
         self.move_unread(counters);
         self.clear_behind();
         self.cursors.remove(subscription)
+    }
+
+    /// Lets a subscription receive nothing, after all notifications have been moved.
+    pub(crate) fn pause(&mut self, subscription: &S) {
+        if let Some(cursor) = self.cursor(subscription) {
+            cursor.next = PAUSED;
+            self.clear_behind();
+        }
     }
 
     /// Returns the number of notifications that wait.

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::notification::NotificationRef;
 use crate::notifier::channel::FanoutChannel;
-use crate::notifier::counters::NotifierCounters;
+use crate::notifier::counters::{NotifierCounters, held_work};
 use crate::notifier::deferred_drop::DeferredDrop;
 use crate::notifier::delivery::Delivery;
 use crate::notifier::missed::{MissedReport, Reason};
@@ -83,11 +83,22 @@ impl<I: Clone + 'static> Subscription<I> {
     }
 
     pub(crate) fn id(&self) -> I {
-        self.id.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.with_id(I::clone)
     }
 }
 
 impl<I: 'static> Subscription<I> {
+    /// Calls a function with the id, which is not cloned.
+    pub(crate) fn with_id<T>(&self, call: impl FnOnce(&I) -> T) -> T {
+        call(&self.id.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the subscription that receives in the place of this one, if it has been replaced.
+    pub(crate) fn current(self: &Arc<Self>) -> Arc<Self> {
+        let current = self.channel.receivers().get(self.place()).cloned();
+        current.filter(|it| Arc::ptr_eq(&it.subscriber, &self.subscriber)).unwrap_or_else(|| Arc::clone(self))
+    }
+
     pub(crate) fn channel(&self) -> &FanoutChannel<Self> {
         &self.channel
     }
@@ -138,7 +149,13 @@ impl<I: 'static> Subscription<I> {
         self.is_silent.load(Relaxed)
     }
 
+    /// Discards all that waits for the subscription, if it is silent. Returns `false` if it is not.
+    pub(crate) fn discard_if_silent(self: &Arc<Self>) -> bool {
+        self.is_silent() && self.subscriber.discard_silent(self, || self.is_silent(), &self.context.counters)
+    }
+
     pub(crate) fn reception(&self) -> Reception {
+        held_work::count();
         match self.reception.load(Relaxed) {
             1 => Reception::Opening,
             2 => Reception::Receiving,

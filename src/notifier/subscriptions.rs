@@ -1,17 +1,22 @@
 //! The subscriptions of one database with the queues of their subscribers.
 
+pub(crate) mod disconnected;
+
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::{Arc, Weak};
 
+use self::disconnected::DisconnectedSubscribers;
 use crate::error::Error;
 use crate::notifier::channel::ChannelTable;
+use crate::notifier::deferred::steps::{ChannelSteps, ReceiverChange, ReceiverSteps, STEP, StepWork};
 use crate::notifier::deferred::{DeferredActions, Undo};
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::queue::Queue;
-use crate::notifier::registry::{Registry, RegistryEntry};
+use crate::notifier::receivers::ReceiverSnapshot;
+use crate::notifier::registry::Registry;
 use crate::notifier::subscriber::Subscriber;
-use crate::notifier::subscription::{Callback, Subscription, SubscriptionContext};
+use crate::notifier::subscription::{Callback, Reception, Subscription, SubscriptionContext};
 
 pub(crate) struct Subscriptions<I: 'static> {
     pub(crate) registry: Registry<I, Arc<Subscription<I>>>,
@@ -22,6 +27,8 @@ pub(crate) struct Subscriptions<I: 'static> {
     departed: HashMap<I, Weak<Subscriber<Subscription<I>>>>,
     /// The number of departed subscribers from which on those without a callback that may run are removed.
     departed_max: usize,
+    /// Subscribers that were unsubscribed because their queues were full.
+    pub(crate) disconnected: Arc<DisconnectedSubscribers<Subscription<I>>>,
 }
 
 impl<I: 'static> Drop for Subscriptions<I> {
@@ -39,6 +46,7 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
             context: Arc::clone(context),
             departed: HashMap::new(),
             departed_max: 16,
+            disconnected: Arc::default(),
         }
     }
 
@@ -82,12 +90,18 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
         Ok(())
     }
 
-    /// Removes a channel with its subscriptions.
-    pub(crate) fn remove(&mut self, channel: &str) -> Result<(), Error> {
+    /// Removes a channel, or some of its subscriptions if it has very many. Returns `true` if the channel is removed.
+    pub(crate) fn remove_some(&mut self, channel: &str) -> Result<bool, Error> {
+        if self.registry.subscriptions_of(channel) > STEP {
+            for id in self.registry.last_ids(channel, STEP) {
+                self.unsubscribe(&id, channel)?;
+            }
+            return Ok(false);
+        }
         for (id, subscription) in self.registry.remove(channel)? {
             self.end(&id, &subscription);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Unsubscribes a subscriber whose queue is full. It still receives what waits, and then a report.
@@ -98,35 +112,37 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
                 let dropped = dropped.get(&*channel).copied().unwrap_or_default();
                 subscription.detach();
                 self.remove_unused(id, &subscription);
+                self.disconnected.add(subscription.subscriber());
                 actions.report(&subscription, MissedReport::new(Reason::Unsubscribed, dropped));
             }
         }
     }
 
-    /// Applies mutes to the subscriptions of a channel, or to that of one subscriber. `is_listening` says that the server
-    /// has acknowledged the channel.
-    pub(crate) fn refresh(
+    /// Applies mutes to a subscription. `is_listening` says that the server has acknowledged the channel.
+    pub(crate) fn refresh(&self, id: &I, channel: &str, is_listening: bool, actions: &mut DeferredActions<I>) {
+        let Some(entry) = self.registry.get(id, channel) else { return };
+        let subscription = entry.value;
+        if entry.is_muted || self.registry.is_muted(channel) {
+            return subscription.mute();
+        }
+        subscription.unmute();
+        if is_listening {
+            actions.start_receiving(subscription);
+        }
+    }
+
+    /// Changes the subscriptions of a channel of the database with this index, in steps.
+    pub(crate) fn change_receivers(
         &self,
+        at: usize,
         channel: &str,
-        only: Option<&I>,
-        is_listening: bool,
+        change: ReceiverChange,
         actions: &mut DeferredActions<I>,
     ) {
-        let is_channel_muted = self.registry.is_muted(channel);
-        let mut refresh = |entry: RegistryEntry<'_, I, Arc<Subscription<I>>>| {
-            let subscription = entry.value;
-            if is_channel_muted || entry.is_muted {
-                subscription.mute();
-                return;
-            }
-            subscription.unmute();
-            if is_listening {
-                actions.start_receiving(subscription);
-            }
-        };
-        match only {
-            Some(id) => self.registry.get(id, channel).into_iter().for_each(&mut refresh),
-            None => self.registry.subscriptions(channel).for_each(&mut refresh),
+        let receivers = self.channels.lock().get(channel).map(|channel| channel.receivers());
+        if let Some(receivers) = receivers {
+            let work = StepWork::Change(ReceiverSteps::new(receivers), change);
+            actions.add_steps(ChannelSteps { at, channel: channel.into(), work });
         }
     }
 
@@ -143,7 +159,7 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
                 match replaced {
                     Some(replaced) => {
                         self.subscribe(&id, &replaced);
-                        self.refresh(channel, Some(&id), is_listening, actions);
+                        self.refresh(&id, channel, is_listening, actions);
                     }
                     None => {
                         if self.registry.unsubscribe(&id, channel).is_ok() {
@@ -155,33 +171,30 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
         }
     }
 
-    /// Returns, for each channel that has any, the ids of its subscribers of which `is_wanted(is_muted)` is true.
-    pub(crate) fn ids(&self, is_wanted: impl Fn(bool) -> bool) -> BTreeMap<String, Vec<I>> {
-        let ids_on = |channel: &str| {
-            let entries = self.registry.subscriptions(channel).filter(|entry| is_wanted(entry.is_muted));
-            entries.map(|entry| entry.id.clone()).collect::<Vec<_>>()
-        };
-        let channels = self.registry.channels().into_iter();
-        channels.map(|channel| (channel.to_owned(), ids_on(channel))).filter(|(_, ids)| !ids.is_empty()).collect()
+    /// Returns the subscriptions of each channel.
+    pub(crate) fn receivers(&self) -> BTreeMap<String, ReceiverSnapshot<Subscription<I>>> {
+        let channels = self.channels.lock();
+        channels.iter().map(|(name, channel)| (name.to_string(), channel.receivers())).collect()
     }
 
-    /// Discards all notifications and reports that wait.
-    pub(crate) fn reset_queues(&self) {
-        let channels = self.channels.all();
-        for channel in &channels {
-            channel.receivers().iter().for_each(|subscription| subscription.subscriber().reset());
-            channel.clear();
-        }
-        self.departed().for_each(|departed| departed.reset());
+    /// Discards what waits for a subscription, and counts it as dropped. The next start is reported.
+    pub(crate) fn stop(&self, subscription: &Subscription<I>) {
+        subscription.stop_receiving(Reception::Stopped);
+        let counters = &self.context.counters;
+        counters.dropped.add(subscription.subscriber().waiting(counters) as u64);
+        subscription.subscriber().reset();
     }
 
-    fn departed(&self) -> impl Iterator<Item = Arc<Subscriber<Subscription<I>>>> {
-        self.departed.values().filter_map(Weak::upgrade)
+    /// Removes all notifications of a channel, when no thread reads them.
+    pub(crate) fn clear_log(&self, channel: &str) {
+        let channel = self.channels.lock().get(channel).cloned();
+        channel.iter().for_each(|channel| channel.clear());
     }
 
-    /// Returns the number of notifications that wait for subscribers without a subscription, because their queues were full.
-    pub(crate) fn waiting_for_departed(&self) -> u64 {
-        self.departed().map(|departed| departed.waiting(&self.context.counters) as u64).sum()
+    /// Forgets the subscribers without a subscription, when no callback runs.
+    pub(crate) fn take_departed(&mut self) -> impl Sized + use<I> {
+        self.departed_max = 16;
+        std::mem::take(&mut self.departed)
     }
 
     fn end(&mut self, id: &I, subscription: &Arc<Subscription<I>>) {

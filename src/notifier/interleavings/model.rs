@@ -8,6 +8,7 @@ use shuttle::thread::{self, JoinHandle};
 use super::ledger::{Ledger, SeatEnd, SeatKey};
 use crate::manager::ConnId;
 use crate::notification::notifications_in;
+use crate::notifier::deferred::DeferredActions;
 use crate::notifier::dispatcher::Dispatcher;
 use crate::notifier::event_loop::NotifierLoop;
 use crate::notifier::lifecycle::ThreadExit;
@@ -74,7 +75,7 @@ impl Model {
             (state.phase, state.last_running) = (RunPhase::Running, state.run);
             state.dispatcher = Some(Arc::clone(&dispatcher));
             state.by_connection = [(id, 0)].into();
-            state.databases[0].begin_session(None, true);
+            state.databases[0].begin_session(None, true, &mut DeferredActions::default());
             state.run
         };
         let keys = self.seats();
@@ -187,6 +188,25 @@ impl Model {
         drop(self.notifier().unmute_subscriber_on(&seat.0, [CHANNELS[seat.1]]));
         self.ledger.end_begin_receiving(seat, None);
         self.ledger.note("unmute ended".to_owned());
+    }
+
+    /// Mutes a channel, on which no seat may change meanwhile.
+    pub(super) fn mute_channel(&self, channel: usize) {
+        self.ledger.note(format!("mute channel {channel}"));
+        let seats: Vec<_> = self.seats().into_iter().filter(|seat| seat.1 == channel).collect();
+        seats.iter().for_each(|seat| self.ledger.stop_receiving(*seat, SeatEnd::Paused));
+        self.notifier().mute_channels([CHANNELS[channel]]).unwrap();
+        seats.iter().for_each(|seat| self.ledger.end_stop_receiving(*seat));
+        self.ledger.note("mute channel ended".to_owned());
+    }
+
+    pub(super) fn unmute_channel(&self, channel: usize) {
+        self.ledger.note(format!("unmute channel {channel}"));
+        let seats: Vec<_> = self.seats().into_iter().filter(|seat| seat.1 == channel).collect();
+        seats.iter().for_each(|seat| _ = self.ledger.begin_receiving(*seat));
+        drop(self.notifier().unmute_channels([CHANNELS[channel]]).unwrap());
+        seats.iter().for_each(|seat| self.ledger.end_begin_receiving(*seat, None));
+        self.ledger.note("unmute channel ended".to_owned());
     }
 
     pub(super) fn set_queue(&self, id: u32, queue: Queue) {

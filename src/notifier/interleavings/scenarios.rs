@@ -107,6 +107,42 @@ fn change_subscriptions() {
     assert!(!is_large || stats.dropped == 0, "{}", model.ledger.history());
 }
 
+/// A channel is muted and unmuted, in steps, while its subscribers are served and receive reports.
+fn mute_a_channel() {
+    let model = Model::new(random(1..3), Queue::default());
+    for id in 1..6 {
+        model.subscribe((id, 0), Reaction::None, 0);
+    }
+    let run = model.start(batches(3));
+    let users = [
+        {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                for _ in 0..random(1..3) {
+                    model.mute_channel(0);
+                    model.unmute_channel(0);
+                }
+            })
+        },
+        {
+            let model = Arc::clone(&model);
+            thread::spawn(move || change_seat(&model, (2, 1), true))
+        },
+        {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                model.report((3, 0));
+                model.stats();
+            })
+        },
+    ];
+    users.into_iter().for_each(|user| user.join().unwrap());
+    model.wait_until_sent();
+    model.wait_until_settled();
+    model.wait_until_read();
+    model.finish(run);
+}
+
 /// A subscription of a subscriber with another channel is replaced while both channels have new notifications.
 fn replace_one_of_two() {
     let model = Model::new(1, Queue::default());
@@ -289,6 +325,7 @@ explored! {
     n07_each_notification_is_delivered_or_counted: 20, keep_the_balance;
     n03_a_replaced_subscription_keeps_the_order_of_its_channels: 20, replace_one_of_two;
     n04_subscriptions_that_change_lose_nothing: 20, change_subscriptions;
+    n06_a_channel_that_is_muted_in_steps_loses_no_report: 20, mute_a_channel;
     n07_callbacks_that_panic_or_change_subscriptions_harm_no_other: 20, call_back;
     n10_a_stop_lets_no_call_begin_and_counts_what_waited: 20, stop_and_start;
     n07_a_full_queue_is_found_although_its_subscription_is_replaced: 20, replace_a_full_one;
