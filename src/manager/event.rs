@@ -1,6 +1,7 @@
 //! The events of a manager.
 
 use std::fmt;
+use std::time::Instant;
 
 use crate::error::Error;
 use crate::gap::Gap;
@@ -35,6 +36,10 @@ pub enum Event {
     /// The server has refused a check of delivery, with this error: until the session ends, faults that only this check
     /// finds remain unnoticed. Reported once for each session and check.
     CheckRefused(ConnId, Check, Error),
+    /// A connection has received the [canary](crate::NotificationManager::canary) that was sent at this time: everything that
+    /// was committed in its database before, and notifies its channels, has been yielded, or is covered by a reported gap.
+    /// Reported only with [`report_canaries`](crate::NotificationManager::report_canaries).
+    CanaryReceived(ConnId, Instant),
 }
 
 /// A check of delivery: see [`Event::CheckRefused`].

@@ -293,6 +293,33 @@ impl NotificationManager {
         Ok(self.canary_at_any_pace(channel, period.max(CANARY_PERIOD_MIN), deadline))
     }
 
+    /// Reports each [canary](Self::canary) that a connection receives, by [`Event::CanaryReceived`]: a proof that everything
+    /// committed before a known time has been received.
+    ///
+    /// The event comes after all notifications that were received before the canary. Default: not reported.
+    ///
+    /// ```no_run
+    /// # let conns: [notifyman::Connection; 0] = [];
+    /// use std::time::{Duration, Instant};
+    /// use notifyman::{Event, NotificationManager};
+    ///
+    /// let (period, deadline) = (Duration::from_secs(5), Duration::from_secs(2));
+    /// let mut nm = NotificationManager::new(conns)
+    ///     .canary(period, deadline)
+    ///     .report_canaries();
+    /// while let Some(event) = nm.next_event() {
+    ///     if let Event::CanaryReceived(conn, sent) = event {
+    ///         let age = Instant::now().duration_since(sent);
+    ///         println!("{conn} has received all until {age:?} ago");
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn report_canaries(mut self) -> Self {
+        self.event_loop.fleet.report_canaries();
+        self
+    }
+
     /// For the project's own tests, which cannot wait for half a minute.
     #[doc(hidden)]
     #[must_use]
@@ -698,7 +725,8 @@ impl Iterator for NotificationManager {
                     | Event::Disconnected(..)
                     | Event::Lost(..)
                     | Event::InTransaction(_)
-                    | Event::CheckRefused(..),
+                    | Event::CheckRefused(..)
+                    | Event::CanaryReceived(..),
                 )) => {}
             }
         }

@@ -78,7 +78,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
                 Some(Event::Disconnected(id, error)) => this.handle_disconnect(id, &error),
                 Some(Event::Lost(id, error)) => this.handle_final_loss(id, &error),
                 // The manager logs a refused check.
-                Some(Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..)) => {}
+                Some(Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..) | Event::CanaryReceived(..)) => {}
                 None => {
                     // Without a stop, the manager ends only if its poll fails, which moves all connections to the garbage.
                     let failure = manager.take_garbage().pop().map(|(_, dead)| dead.error().clone());

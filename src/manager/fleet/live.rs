@@ -330,10 +330,14 @@ impl<C: Linked> Live<C> {
     // ---- checks of delivery -----------------------------------------------------------------------------------------
 
     fn on_canary_event(&mut self, turn: &mut Turn<'_, C::Stream>) {
-        let CanaryOutcome { refusal, loss } =
+        let CanaryOutcome { refusal, loss, received } =
             self.extras.get_or_insert_default().canary.on_event(self.connection.link_mut(), turn);
         if let Some(error) = refusal {
             self.report_refusal(turn, Check::Canary, error);
+        }
+        if let Some(sent) = received.filter(|_| turn.services.reports_canaries && loss.is_none()) {
+            // Behind the batch of this read.
+            turn.services.events.push_back(Event::CanaryReceived(turn.id, sent));
         }
         self.lose_delivery(turn, loss);
     }

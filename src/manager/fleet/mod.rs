@@ -143,6 +143,11 @@ impl<C: Linked> Fleet<C> {
         self.members.for_each_live(io, Live::start_heartbeat);
     }
 
+    /// Reports each canary that is received as an event.
+    pub(crate) fn report_canaries(&mut self) {
+        self.members.services.reports_canaries = true;
+    }
+
     pub(crate) fn set_canary(&mut self, canaries: Canaries, io: &mut FleetIo<'_, C::Stream>) {
         self.members.services.canary = Some(Box::new(canaries));
         self.members.for_each_live(io, Live::join_canary);

@@ -27,6 +27,8 @@ pub(super) struct Services {
     pub(super) backoff: Option<Backoff>,
     pub(super) heartbeat: Option<Heartbeat>,
     pub(super) canary: Option<Box<Canaries>>,
+    /// Canaries that are received are reported as events.
+    pub(super) reports_canaries: bool,
     pub(super) audit: Option<AuditSchedule>,
     pub(super) jitter: Jitter,
     pub(super) timers: Timers,

@@ -62,6 +62,7 @@ struct ConnectionEvents {
     in_transaction: Option<u64>,
     refused_canary: Option<u64>,
     refused_audit: Option<u64>,
+    canary: Option<u64>,
 }
 
 /// The numbers of gaps: an event's gap has the number that the manager has given to it, plus that of the queue's own gaps.
@@ -104,6 +105,7 @@ impl WaitingEvents {
             Event::CheckRefused(id, Check::Audit, _) => {
                 self.push_latest(id, event, position, |it| &mut it.refused_audit);
             }
+            Event::CanaryReceived(id, _) => self.push_latest(id, event, position, |it| &mut it.canary),
             // These are reported once for each connection.
             Event::Opened(id) | Event::Lost(id, _) => {
                 drop(self.items.insert(position, (id, QueuedEvent::Report(event))))
@@ -201,7 +203,9 @@ impl WaitingEvents {
                 positions.pop_front();
             }
         }
-        for place in [&mut it.dropped, &mut it.in_transaction, &mut it.refused_canary, &mut it.refused_audit] {
+        for place in
+            [&mut it.dropped, &mut it.in_transaction, &mut it.refused_canary, &mut it.refused_audit, &mut it.canary]
+        {
             place.take_if(|at| *at == position);
         }
         if it.is_empty() {
@@ -256,7 +260,7 @@ impl HandoffQueue for WaitingEvents {
 
 impl ConnectionEvents {
     fn is_empty(&self) -> bool {
-        let single = [self.dropped, self.in_transaction, self.refused_canary, self.refused_audit];
+        let single = [self.dropped, self.in_transaction, self.refused_canary, self.refused_audit, self.canary];
         self.batches.is_empty() && self.outages.is_empty() && single.iter().all(Option::is_none)
     }
 }
@@ -333,6 +337,7 @@ mod tests {
             Event::Lost(id, _) => format!("{id}:end"),
             Event::InTransaction(id) => format!("{id}:transaction"),
             Event::CheckRefused(id, check, error) => format!("{id}:{check} {error}"),
+            Event::CanaryReceived(id, _) => format!("{id}:canary"),
             Event::Opened(id) => format!("{id}:open"),
             Event::Idle => "idle".to_owned(),
         }

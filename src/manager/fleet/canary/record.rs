@@ -1,5 +1,7 @@
 //! The canaries of one connection.
 
+use std::time::Instant;
+
 use crate::connection::{Link, Transport};
 use crate::error::Error;
 use crate::manager::conn_id::ConnId;
@@ -41,6 +43,8 @@ pub(crate) struct CanaryOutcome {
     pub(crate) refusal: Option<Error>,
     /// The connection is lost.
     pub(crate) loss: Option<Error>,
+    /// The time at which the canary that has arrived was sent.
+    pub(crate) received: Option<Instant>,
 }
 
 impl CanaryRecord {
@@ -55,7 +59,7 @@ impl CanaryRecord {
         let (id, now, services) = (turn.id, turn.now(), &mut *turn.services);
         let Some(canaries) = &mut services.canary else { return CanaryOutcome::default() };
         let refusal = link.probe_mut().and_then(CanaryProbe::take_refusal);
-        let mut outcome = CanaryOutcome { refusal, loss: None };
+        let mut outcome = CanaryOutcome { refusal, ..CanaryOutcome::default() };
         if let Some(from) = link.probe_mut().and_then(CanaryProbe::take_sender)
             && let Some((sent, by)) = canaries.schedule.last_sent(id)
         {
@@ -78,6 +82,7 @@ impl CanaryRecord {
                     _ => {}
                 }
                 link.history.audit_mut().delivery_proven = Some(sent.into());
+                outcome.received = Some(sent);
                 self.has_lapsed = false;
                 let time = now.saturating_duration_since(sent);
                 services.counters.canary_micros.set(usize::try_from(time.as_micros()).unwrap_or(usize::MAX));

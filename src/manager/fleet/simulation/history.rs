@@ -278,6 +278,7 @@ impl History {
             Event::Lost(id, _) => (id, "lost"),
             Event::InTransaction(id) => (id, "in transaction"),
             Event::CheckRefused(id, ..) => (id, "check refused"),
+            Event::CanaryReceived(id, _) => (id, "canary received"),
         };
         if let Event::Disconnected(_, error) | Event::Lost(_, error) = event {
             self.count_loss(error);

@@ -190,7 +190,7 @@ impl Record {
                 self.standing = Standing::Garbage;
                 Ok(())
             }
-            Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..) => Ok(()),
+            Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..) | Event::CanaryReceived(..) => Ok(()),
         }
     }
 
