@@ -411,6 +411,7 @@ mod config;
 mod connection;
 pub mod docs;
 mod error;
+pub mod fence;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;

@@ -18,10 +18,11 @@ use imports::Imports;
 use source::{SourceFile, crate_files, pages, rust_files, texts};
 
 /// The layers, from the top down. A module may use modules of lower layers; those of the last layer may also use each other.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["main"],
     &["cli"],
     &["changes"],
+    &["fence"],
     &["notifier"],
     &["manager"],
     &["connection"],

@@ -7,6 +7,7 @@ mod changes;
 mod config;
 mod connection;
 mod diagnosis;
+mod fence;
 mod manager;
 mod notifier;
 #[cfg(feature = "cli")]

@@ -200,6 +200,19 @@ pub enum Error {
         /// The alternative.
         instead: &'static str,
     },
+    /// The connection does not listen to the channel whose notifications were to be applied.
+    #[error("the connection does not listen to {channel:?}: listen first, or name the channel when it is dialled")]
+    NotListening {
+        /// The channel.
+        channel: Box<str>,
+    },
+    /// A closure that a [fence](crate::fence) calls under a lock used the fence, for example in a listener that a cache calls
+    /// for evicted entries.
+    #[error(
+        "this call would deadlock inside a closure of the same thread's fence: everything on the channel was forgotten \
+         instead; make the call after the closure has returned"
+    )]
+    InsideFence,
     /// A callback has not returned since the notifier was stopped.
     #[error(
         "the notifier was stopped, but its callback for channel {channel:?} is still running: wait for it to return"
@@ -257,6 +270,8 @@ impl Error {
                 | Error::UnknownSubscriber { .. }
                 | Error::NotRunning
                 | Error::InsideCallback { .. }
+                | Error::InsideFence
+                | Error::NotListening { .. }
                 | Error::TicketSpent
                 | Error::Cancelling
                 | Error::WouldDeadlock

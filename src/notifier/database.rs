@@ -21,6 +21,7 @@ use crate::notifier::counters::held_work;
 use crate::notifier::deferred::steps::{ChannelSteps, ReceiverChange, STEP, StepWork};
 use crate::notifier::deferred::{AckGroup, AckWaiter, DeferredActions, Undo};
 use crate::notifier::missed::{MissedReport, Reason};
+use crate::notifier::observer::ReceptionChange;
 use crate::notifier::subscription::{Reception, Subscription, SubscriptionContext};
 use crate::notifier::subscriptions::Subscriptions;
 use crate::proto::sql::{self, Limits};
@@ -185,6 +186,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
                     // Tickets that wait for the channel resolve: a later change has overtaken theirs.
                     let waiters = self.channel_states.remove(&channel).map(|state| state.waiters);
                     actions.complete(waiters.unwrap_or_default(), Ok(()));
+                    self.inform_observers(Some(&channel), ReceptionChange::Silenced);
                     diff.unlisten.push(channel);
                 }
                 _ => {}
@@ -316,6 +318,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     /// Records that the session is lost and is being restored, and reports that to subscribers.
     pub(crate) fn handle_disconnect(&mut self, id: ConnId, error: &Error, actions: &mut DeferredActions<I>) {
         self.session = DatabaseSession::Away(id);
+        self.inform_observers(None, ReceptionChange::Disconnected);
         for (channel, state) in self.channel_states.iter_mut().filter(|(_, state)| state.is_acknowledged()) {
             state.status = ListenStatus::NotRequested;
             let report = ReceiverChange::Report(Reason::Disconnected(error.clone()));
@@ -333,6 +336,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     /// Records that the session is lost for good, and reports that to subscribers.
     pub(crate) fn handle_final_loss(&mut self, error: &Error, actions: &mut DeferredActions<I>) {
         self.session = DatabaseSession::Lost(error.clone());
+        self.inform_observers(None, ReceptionChange::Silenced);
         for (channel, state) in std::mem::take(&mut self.channel_states) {
             self.fail_waiters(channel.clone(), state.waiters, error, actions);
             self.change_receivers(&channel, ReceiverChange::Lose(error.clone()), actions);
@@ -342,6 +346,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     /// Ends the session because the notifier stops. Outstanding tickets resolve to [`Error::Stopped`].
     pub(crate) fn end_session(&mut self, actions: &mut DeferredActions<I>) {
         self.session = DatabaseSession::None;
+        self.inform_observers(None, ReceptionChange::Silenced);
         for state in std::mem::take(&mut self.channel_states).into_values() {
             actions.complete(state.waiters, Err(Error::Stopped));
         }
@@ -418,6 +423,11 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
                 }
             }
         }
+    }
+
+    /// Informs the observers of all subscriptions, or those of one channel: immediately, and not in steps.
+    fn inform_observers(&self, channel: Option<&str>, change: ReceptionChange) {
+        self.subscriptions.observed(channel).for_each(|subscription| subscription.inform_observer(change));
     }
 
     /// Changes the subscriptions of a channel, in steps.

@@ -124,7 +124,6 @@ impl<'a, I> DeliveredNotification<'a, I> {
         self.channel
     }
 
-    #[cfg(feature = "stream")]
     pub(crate) fn notification(&self) -> NotificationRef<'a> {
         self.notification
     }

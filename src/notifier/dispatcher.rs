@@ -14,8 +14,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
 use crate::clock;
-#[cfg(feature = "tracing")]
-use crate::error::Escaped;
 use crate::notifier::channel::FanoutChannel;
 use crate::notifier::counters::ThreadCounter;
 use crate::notifier::cursor::SubscriptionRef;
@@ -23,6 +21,7 @@ use crate::notifier::deferred_drop::drop_caught;
 use crate::notifier::log::LogLimits;
 #[cfg(feature = "metrics")]
 use crate::notifier::meters::CallbackTimes;
+use crate::notifier::panic_log::PanicLog;
 use crate::notifier::pending_queue::{PendingContent, PendingItem};
 use crate::notifier::place_ranges::PlaceRanges;
 use crate::notifier::receivers::ReceiverSnapshot;
@@ -31,9 +30,6 @@ use crate::notifier::turn_timer::TurnTimer;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use crate::sync::{Condvar, Mutex, MutexGuard};
-
-/// The number of panics that are kept. The oldest are dropped first.
-const PANICS_MAX: usize = 64;
 
 /// The dispatching threads of one run, from a start to a stop.
 pub(crate) struct Dispatcher<I: 'static> {
@@ -69,6 +65,8 @@ enum Job<I: 'static> {
     Pass(Arc<Pass<I>>),
     /// A subscriber with items that wait, by one of its subscriptions.
     Subscriber(Arc<Subscription<I>>),
+    /// A subscription for which perhaps nothing waits.
+    Visit(Arc<Subscription<I>>),
 }
 
 /// A visit of each receiver of a channel, for the notifications that were published before.
@@ -113,8 +111,17 @@ impl<I: 'static> Dispatcher<I> {
     }
 
     /// Serves subscribers with items that wait, each by one of its subscriptions.
-    pub(crate) fn resume(&self, subscriptions: impl IntoIterator<Item = Arc<Subscription<I>>>) {
-        self.schedule(self.lock(), subscriptions.into_iter().map(Job::Subscriber));
+    pub(crate) fn resume(&self, subscriptions: Vec<Arc<Subscription<I>>>) {
+        if !subscriptions.is_empty() {
+            self.schedule(self.lock(), subscriptions.into_iter().map(Job::Subscriber));
+        }
+    }
+
+    /// Visits subscriptions, for which perhaps nothing waits.
+    pub(crate) fn visit(&self, subscriptions: Vec<Arc<Subscription<I>>>) {
+        if !subscriptions.is_empty() {
+            self.schedule(self.lock(), subscriptions.into_iter().map(Job::Visit));
+        }
     }
 
     fn schedule(&self, mut state: MutexGuard<'_, DispatcherState<I>>, jobs: impl Iterator<Item = Job<I>>) {
@@ -166,7 +173,10 @@ impl<I: 'static> Dispatcher<I> {
                 }
                 Some(Job::Pass(pass)) => pass,
                 Some(Job::Subscriber(subscription)) => {
-                    return Some(RunnableJob::Subscriber(subscription));
+                    return Some(RunnableJob::Subscriber(subscription, false));
+                }
+                Some(Job::Visit(subscription)) => {
+                    return Some(RunnableJob::Subscriber(subscription, true));
                 }
                 None => {
                     state.idle += 1;
@@ -202,7 +212,8 @@ impl<I: 'static> ThreadCall<I> {
 
 enum RunnableJob<I: 'static> {
     Pass(Arc<Pass<I>>),
-    Subscriber(Arc<Subscription<I>>),
+    /// `true` for a visit that must begin: the subscriber may be served by another thread, or be idle.
+    Subscriber(Arc<Subscription<I>>, bool),
 }
 
 impl<I: 'static> Pass<I> {
@@ -268,7 +279,7 @@ impl<I: Clone + 'static> Dispatcher<I> {
             thread.timer.restart(clock::now());
             match job {
                 RunnableJob::Pass(pass) => thread.pass(&pass),
-                RunnableJob::Subscriber(subscription) => thread.resume(&subscription),
+                RunnableJob::Subscriber(subscription, is_first) => thread.serve_subscriber(&subscription, is_first),
             }
             thread.set_called(None);
             context.deferred_drop.drop_all();
@@ -301,13 +312,13 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
         pass.complete(visited, read);
     }
 
-    fn resume(&self, subscription: &Arc<Subscription<I>>) {
+    fn serve_subscriber(&self, subscription: &Arc<Subscription<I>>, is_first: bool) {
         let channel = subscription.channel();
         let counters = &self.context.counters;
         let until = channel.head();
         self.visit(
             Visit { subscription, channel, until, limits: LogLimits::default(), counters },
-            false,
+            is_first,
             &mut SegmentReader::default(),
         );
     }
@@ -324,6 +335,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
 
     fn serve(&self, mut visit: Visit<'_, Subscription<I>>, is_first: bool, reader: &mut SegmentReader) -> u64 {
         let subscriber = visit.subscription.subscriber();
+        let canary = visit.subscription.canary();
         let mut taken = match is_first {
             true => subscriber.begin(&mut visit, reader),
             false => subscriber.take(&mut visit, reader),
@@ -333,7 +345,12 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
         loop {
             let subscription = visit.subscription;
             match taken {
-                Taken::Idle => break,
+                Taken::Idle => {
+                    if let Some(canary) = canary {
+                        subscription.catch_up(canary, visit.until);
+                    }
+                    break;
+                }
                 Taken::Busy => {
                     read = subscriber.next_index(visit.channel);
                     break;
@@ -360,7 +377,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
                 if self.timer.is_over(clock::now) {
                     subscriber.postpone(visit.counters);
                     read = subscriber.next_index(visit.channel);
-                    self.dispatcher.resume([Arc::clone(subscription)]);
+                    self.dispatcher.resume(vec![Arc::clone(subscription)]);
                     break true;
                 }
                 let Some(callback) = &mut callback else { break false };
@@ -427,61 +444,4 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("a panic without a message")
-}
-
-/// A panic of a callback. The panic was caught, and the subscription continues: see
-/// [`Notifier::take_panics`](crate::Notifier::take_panics).
-///
-/// ```
-/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-/// # fn main() -> Result<(), notifyman::Error> {
-/// # let conf = database();
-/// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
-/// n.subscribe(7, "prices", |_| panic!("no price today"))?;
-/// n.notify("prices", "42");
-/// # while n.stats().panics == 0 { std::thread::yield_now() }
-/// let panic = &n.take_panics()[0];
-/// assert_eq!((panic.id, &*panic.message), (7, "no price today"));
-/// # Ok(()) }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CallbackPanic<I> {
-    /// The id of the subscriber.
-    pub id: I,
-    /// The channel of the callback.
-    pub channel: Box<str>,
-    /// The message of the panic, if it is a string.
-    pub message: Box<str>,
-}
-
-/// The latest panics of callbacks, until they are taken.
-#[derive(Debug)]
-pub(crate) struct PanicLog<I>(Mutex<VecDeque<CallbackPanic<I>>>);
-
-impl<I> Default for PanicLog<I> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<I> PanicLog<I> {
-    fn add(&self, id: I, channel: &str, message: &str) {
-        #[cfg(feature = "tracing")]
-        tracing::error!(
-            target: "notifyman",
-            channel = %Escaped(channel),
-            panic = %Escaped(message),
-            "a callback panicked"
-        );
-        let mut panics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if panics.len() == PANICS_MAX {
-            panics.pop_front();
-        }
-        panics.push_back(CallbackPanic { id, channel: channel.into(), message: message.into() });
-    }
-
-    pub(crate) fn take(&self) -> Vec<CallbackPanic<I>> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into()
-    }
 }

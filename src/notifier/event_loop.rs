@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::connection::Linked as _;
 use crate::error::Error;
@@ -78,7 +79,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
                 Some(Event::Disconnected(id, error)) => this.handle_disconnect(id, &error),
                 Some(Event::Lost(id, error)) => this.handle_final_loss(id, &error),
                 // The manager logs a refused check.
-                Some(Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..) | Event::CanaryReceived(..)) => {}
+                Some(Event::CanaryReceived(id, sent)) => this.handle_canary(id, sent),
+                Some(Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..)) => {}
                 None => {
                     // Without a stop, the manager ends only if its poll fails, which moves all connections to the garbage.
                     let failure = manager.take_garbage().pop().map(|(_, dead)| dead.error().clone());
@@ -228,6 +230,19 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
             self.core.context.counters.losses.add(1);
             database.handle_disconnect(id, error, actions);
         });
+    }
+
+    /// Handles a canary, which has come after all notifications that were distributed.
+    fn handle_canary(&self, id: ConnId, sent: Instant) {
+        let (passed, dispatcher) = {
+            let state = self.core.lock();
+            let database = state.by_connection.get(&id).and_then(|at| state.databases.get(*at));
+            let observed = database.into_iter().flat_map(|database| database.subscriptions.observed(None));
+            (observed.filter(|it| it.pass_canary(sent)).collect(), state.dispatcher.clone())
+        };
+        if let Some(dispatcher) = dispatcher {
+            dispatcher.visit(passed);
+        }
     }
 
     fn handle_final_loss(&self, id: ConnId, error: &Error) {

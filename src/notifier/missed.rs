@@ -114,6 +114,17 @@ impl<'a, I> Missed<'a, I> {
         self.reason
     }
 
+    /// Returns `true` if an observer of the subscription knows already of all that may be missing: it was called when nothing was
+    /// received, and when that ended.
+    pub(crate) fn is_known_to_observer(&self) -> bool {
+        let is_known = match self.reason {
+            Reason::Disconnected(_) | Reason::Opened | Reason::Muted | Reason::Stopped => true,
+            Reason::Restored(gap) => !matches!(gap.cause(), Error::Unregistered),
+            Reason::Overflow | Reason::Unsubscribed | Reason::Lost(_) => false,
+        };
+        is_known && self.dropped == 0 && self.unreported.is_none()
+    }
+
     /// Returns the number of notifications that the [`Policy`](crate::notifier::Policy) of the subscriber's queue dropped
     /// here, with those that had been folded into them.
     ///

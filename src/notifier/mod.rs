@@ -35,7 +35,9 @@ mod merged_ranges;
 #[cfg(feature = "metrics")]
 mod meters;
 mod missed;
+mod observer;
 mod owner;
+mod panic_log;
 mod payload;
 mod pending_queue;
 mod place_list;
@@ -74,11 +76,12 @@ pub use self::counters::NotifierStats;
 use self::database::Database;
 use self::deferred::Undo;
 pub use self::delivery::{DeliveredNotification, Delivery, OwnedDelivery, OwnedMissed, OwnedNotification};
-pub use self::dispatcher::CallbackPanic;
 pub use self::id::Id;
 pub use self::lifecycle::{State, StillRunning};
 pub use self::missed::{Missed, Reason};
+pub(crate) use self::observer::ReceptionObserver;
 use self::owner::StopOnDrop;
+pub use self::panic_log::CallbackPanic;
 pub use self::payload::Payload;
 #[cfg(feature = "json")]
 pub use self::payload::PayloadError;
@@ -87,6 +90,7 @@ use self::shared::NotifierCore;
 pub use self::state_watch::StateChange;
 #[cfg(feature = "stream")]
 pub use self::stream::{NotifierStream, StreamId, StreamOpening, StreamRequest};
+pub(crate) use self::subscription::SubscriptionTarget;
 use crate::config::Config;
 use crate::error::Error;
 use crate::manager::Ticket;
@@ -583,7 +587,26 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     where
         F: FnMut(&Delivery<'_, I>) + Send + 'static,
     {
-        requests::subscribe(self.core(), self.at, &id, channel, Box::new(callback))
+        self.subscribe_target(&id, channel, SubscriptionTarget { call: Box::new(callback), observer: None })
+    }
+
+    /// Subscribes a callback with an observer.
+    pub(crate) fn subscribe_target(&self, id: &I, channel: &str, target: SubscriptionTarget<I>) -> Result<(), Error> {
+        requests::subscribe(self.core(), self.at, id, channel, target)
+    }
+
+    /// Subscribes a callback with an observer, without waiting.
+    pub(crate) fn subscribe_target_ticket(
+        &self,
+        id: &I,
+        channel: &str,
+        target: SubscriptionTarget<I>,
+    ) -> Result<Ticket<()>, Error> {
+        let core = self.core();
+        let (undo, ticket): (Undo<I>, _) = core.subscribe(self.at, id, channel, target)?;
+        drop(undo);
+        core.context.deferred_drop.drop_all();
+        Ok(ticket)
     }
 
     /// Subscribes a callback without waiting: inside a callback, while a session is being restored, or for many at a time.
@@ -611,11 +634,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     where
         F: FnMut(&Delivery<'_, I>) + Send + 'static,
     {
-        let core = self.core();
-        let (undo, ticket): (Undo<I>, _) = core.subscribe(self.at, &id, channel, Box::new(callback))?;
-        drop(undo);
-        core.context.deferred_drop.drop_all();
-        Ok(ticket)
+        self.subscribe_target_ticket(&id, channel, SubscriptionTarget { call: Box::new(callback), observer: None })
     }
 
     /// Returns a request for a stream of the deliveries of a channel, for async code on any runtime. Awaiting it subscribes, and

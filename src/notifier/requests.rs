@@ -11,7 +11,7 @@ use crate::notifier::deferred::steps::STEP;
 use crate::notifier::lifecycle::State;
 use crate::notifier::receivers::ReceiverSnapshot;
 use crate::notifier::shared::NotifierCore;
-use crate::notifier::subscription::{Callback, Subscription};
+use crate::notifier::subscription::{Subscription, SubscriptionTarget};
 
 /// Subscribes a callback, and waits until the server has acknowledged its channel. After an error, nothing is subscribed.
 pub(crate) fn subscribe<I: Clone + Eq + Hash + Send + 'static>(
@@ -19,12 +19,12 @@ pub(crate) fn subscribe<I: Clone + Eq + Hash + Send + 'static>(
     at: usize,
     id: &I,
     channel: &str,
-    callback: Box<Callback<I>>,
+    target: SubscriptionTarget<I>,
 ) -> Result<(), Error> {
     if core.is_own_thread() {
         return Err(Error::InsideCallback { instead: "use subscribe_ticket" });
     }
-    let (undo, mut ticket) = core.subscribe(at, id, channel, callback)?;
+    let (undo, mut ticket) = core.subscribe(at, id, channel, target)?;
     let timeout = core.read(at, |database| database.config.get_call_timeout());
     let result = ticket.wait(timeout).map_err(|error| match error {
         Error::Timeout { .. } => {

@@ -39,7 +39,7 @@ impl NotifierSettings {
     pub(crate) fn manager(&self) -> NotificationManager {
         let mut manager = NotificationManager::new([]).park_when_empty(true);
         if let Some((period, deadline)) = self.canary {
-            manager = manager.canary_at_any_pace(SYSTEM_CHANNEL, period, deadline);
+            manager = manager.canary_at_any_pace(SYSTEM_CHANNEL, period, deadline).report_canaries();
         }
         match self.audit {
             Some(period) => manager.audit(period),

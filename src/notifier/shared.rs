@@ -22,11 +22,12 @@ use crate::notifier::database::{Database, DatabaseSession, ListenDiff};
 use crate::notifier::deferred::steps::ChannelSteps;
 use crate::notifier::deferred::{AckGroup, DeferredActions, Undo};
 use crate::notifier::deferred_drop::DeferredDrop;
-use crate::notifier::dispatcher::{Dispatcher, PanicLog};
+use crate::notifier::dispatcher::Dispatcher;
 #[cfg(feature = "metrics")]
 use crate::notifier::meters::NotifierMeters;
+use crate::notifier::panic_log::PanicLog;
 use crate::notifier::settings::NotifierSettings;
-use crate::notifier::subscription::{Callback, SubscriptionContext};
+use crate::notifier::subscription::{SubscriptionContext, SubscriptionTarget};
 use crate::notifier::subscriptions;
 use crate::notifier::subscriptions::disconnected::DisconnectedSubscribers;
 use crate::sync::{Condvar, Mutex};
@@ -244,14 +245,14 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
         at: usize,
         id: &I,
         channel: &str,
-        callback: Box<Callback<I>>,
+        target: SubscriptionTarget<I>,
     ) -> Result<(Undo<I>, Ticket<()>), Error> {
         // Taken only on success: a callback that is not used is dropped here, after the lock is released.
-        let mut callback = Some(callback);
+        let mut target = Some(target);
         self.listen_and_wait(at, |database, actions| {
             database.check_channel(channel)?;
-            let Some(callback) = callback.take() else { return Err(Error::NotRunning) };
-            let subscription = database.subscriptions.create(id, channel, callback, &self.settings.queue);
+            let Some(target) = target.take() else { return Err(Error::NotRunning) };
+            let subscription = database.subscriptions.create(id, channel, target, &self.settings.queue);
             let undo = database.subscribe(id, subscription, actions);
             Ok((undo.clone(), vec![(channel.into(), Some(undo))]))
         })

@@ -1,6 +1,7 @@
 //! A subscription: a subscriber's callback for one channel.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use crate::notification::NotificationRef;
 use crate::notifier::channel::FanoutChannel;
@@ -8,6 +9,7 @@ use crate::notifier::counters::{NotifierCounters, held_work};
 use crate::notifier::deferred_drop::DeferredDrop;
 use crate::notifier::delivery::Delivery;
 use crate::notifier::missed::{MissedReport, Reason};
+use crate::notifier::observer::{ObservedReception, PassingCanary, ReceptionChange, ReceptionObserver};
 use crate::notifier::subscriber::Subscriber;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard};
@@ -24,6 +26,7 @@ pub(crate) struct Subscription<I: 'static> {
     is_silent: AtomicBool,
     /// A [`Reception`], changed only under the lock of the notifier's state.
     reception: AtomicU8,
+    observed: Option<Box<ObservedReception>>,
     context: Arc<SubscriptionContext>,
 }
 
@@ -40,6 +43,18 @@ struct BoundCallback<I> {
 }
 
 pub(crate) type Callback<I> = dyn FnMut(&Delivery<'_, I>) + Send;
+
+/// The callback of a new subscription, and its observer.
+pub(crate) struct SubscriptionTarget<I> {
+    pub(crate) call: Box<Callback<I>>,
+    pub(crate) observer: Option<Arc<dyn ReceptionObserver>>,
+}
+
+impl<I> From<Box<Callback<I>>> for SubscriptionTarget<I> {
+    fn from(call: Box<Callback<I>>) -> Self {
+        Self { call, observer: None }
+    }
+}
 
 /// Progress of a subscription towards receiving notifications. The reason of the report that follows depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +82,7 @@ impl<I: Clone + 'static> Subscription<I> {
         id: &I,
         channel: Arc<FanoutChannel<Self>>,
         subscriber: Arc<Subscriber<Self>>,
-        call: Box<Callback<I>>,
+        SubscriptionTarget { call, observer }: SubscriptionTarget<I>,
         context: &Arc<SubscriptionContext>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -78,6 +93,7 @@ impl<I: Clone + 'static> Subscription<I> {
             place: AtomicU32::new(0),
             is_silent: AtomicBool::new(false),
             reception: AtomicU8::new(Reception::Never as u8),
+            observed: observer.map(|observer| Box::new(ObservedReception::new(observer))),
             context: Arc::clone(context),
         })
     }
@@ -127,12 +143,14 @@ impl<I: 'static> Subscription<I> {
         self.set_place(place);
         receivers.replace(place, Some(Arc::clone(self)));
         drop(receivers);
+        replaced.inform_observer(ReceptionChange::Ended);
         self.reception.store(replaced.reception.load(Relaxed), Relaxed);
         self.subscriber.replace(replaced, self, &self.context.counters);
     }
 
     /// Removes the subscription from the receivers of its channel. What waits stays in the queue of the subscriber.
     pub(crate) fn detach(self: &Arc<Self>) {
+        self.inform_observer(ReceptionChange::Ended);
         // First, so that no pass removes from the log what the cursor has not read.
         self.subscriber.detach(self, &self.context.counters);
         let mut receivers = self.channel.lock_receivers();
@@ -169,15 +187,49 @@ impl<I: 'static> Subscription<I> {
         self.reception.store(reception as u8, Relaxed);
     }
 
-    /// Sets the state to `reason`, if the subscription was receiving.
+    /// Sets the state to `reason`, if the subscription was receiving. The observer learns that before anything is left out.
     pub(crate) fn stop_receiving(&self, reason: Reception) {
         if self.reception() == Reception::Receiving {
             self.set_reception(reason);
+            self.inform_observer(ReceptionChange::Silenced);
+        }
+    }
+
+    pub(crate) fn inform_observer(&self, change: ReceptionChange) {
+        if let Some(observed) = &self.observed {
+            observed.inform(change);
+        }
+    }
+
+    pub(crate) fn is_observed(&self) -> bool {
+        self.observed.is_some()
+    }
+
+    /// Records that a canary has arrived. Returns `true` if a visit can prove that it has been passed.
+    pub(crate) fn pass_canary(&self, sent: Instant) -> bool {
+        let Some(observed) = self.observed.as_ref().filter(|_| self.reception() == Reception::Receiving) else {
+            return false;
+        };
+        observed.pass_canary(sent, self.channel.head());
+        true
+    }
+
+    /// Returns the canary that a visit can prove, at its beginning.
+    #[inline]
+    pub(crate) fn canary(&self) -> Option<PassingCanary> {
+        self.observed.as_ref()?.canary()
+    }
+
+    /// Reports that a visit has handed out everything up to the head `until`.
+    pub(crate) fn catch_up(&self, canary: PassingCanary, until: u64) {
+        if let Some(observed) = &self.observed {
+            observed.catch_up(canary, until);
         }
     }
 
     /// Ends the subscription: what waits for it is not delivered.
     pub(crate) fn end(self: &Arc<Self>) {
+        self.inform_observer(ReceptionChange::Ended);
         self.is_silent.store(true, Relaxed);
         self.detach();
         self.subscriber.discard(self);
@@ -185,9 +237,9 @@ impl<I: 'static> Subscription<I> {
 
     /// Mutes the subscription: what arrives is not for it, and what waits is not delivered before it is unmuted.
     pub(crate) fn mute(self: &Arc<Self>) {
+        self.stop_receiving(Reception::Muted);
         self.is_silent.store(true, Relaxed);
         self.subscriber.pause(self, &self.context.counters);
-        self.stop_receiving(Reception::Muted);
     }
 
     /// Unmutes the subscription. One that had been receiving must wait for
@@ -209,7 +261,11 @@ impl<I: 'static> Subscription<I> {
             Reception::Stopped => Some(Reason::Stopped),
         };
         self.set_reception(Reception::Receiving);
-        self.subscriber.receive(self, reason.map(|reason| MissedReport::new(reason, 0)), &self.context.counters)
+        let report = reason.map(|reason| MissedReport::new(reason, 0));
+        let is_scheduled = self.subscriber.receive(self, report, &self.context.counters);
+        // From here on the callback is called for everything.
+        self.inform_observer(ReceptionChange::Listening);
+        is_scheduled
     }
 
     /// Returns the callback for calls in a row, which may panic.

@@ -16,13 +16,15 @@ use crate::notifier::queue::Queue;
 use crate::notifier::receivers::ReceiverSnapshot;
 use crate::notifier::registry::Registry;
 use crate::notifier::subscriber::Subscriber;
-use crate::notifier::subscription::{Callback, Reception, Subscription, SubscriptionContext};
+use crate::notifier::subscription::{Reception, Subscription, SubscriptionContext, SubscriptionTarget};
 
 pub(crate) struct Subscriptions<I: 'static> {
     pub(crate) registry: Registry<I, Arc<Subscription<I>>>,
     /// The channels of all subscriptions, which the loop publishes to.
     pub(crate) channels: Arc<ChannelTable<Subscription<I>>>,
     context: Arc<SubscriptionContext>,
+    /// The subscriptions that have an observer.
+    observed: Vec<Weak<Subscription<I>>>,
     /// Subscribers without a subscription whose callback may still run. One that subscribes again waits for it to return.
     departed: HashMap<I, Weak<Subscriber<Subscription<I>>>>,
     /// The number of departed subscribers from which on those without a callback that may run are removed.
@@ -44,6 +46,7 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
             registry: Registry::default(),
             channels: Arc::default(),
             context: Arc::clone(context),
+            observed: Vec::new(),
             departed: HashMap::new(),
             departed_max: 16,
             disconnected: Arc::default(),
@@ -55,7 +58,7 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
         &mut self,
         id: &I,
         channel: &str,
-        call: Box<Callback<I>>,
+        target: SubscriptionTarget<I>,
         queue: &Arc<Queue>,
     ) -> Arc<Subscription<I>> {
         let subscriber = match self.registry.any_of(id) {
@@ -68,7 +71,12 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
                 departed.unwrap_or_else(|| Arc::new(Subscriber::new(Arc::clone(queue))))
             }
         };
-        Subscription::new(id, self.channels.channel(channel), subscriber, call, &self.context)
+        let subscription = Subscription::new(id, self.channels.channel(channel), subscriber, target, &self.context);
+        if subscription.is_observed() {
+            self.observed.retain(|observed| observed.strong_count() > 0);
+            self.observed.push(Arc::downgrade(&subscription));
+        }
+        subscription
     }
 
     /// Adds a subscription. Returns the one that it replaces.
@@ -175,6 +183,12 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
     pub(crate) fn receivers(&self) -> BTreeMap<String, ReceiverSnapshot<Subscription<I>>> {
         let channels = self.channels.lock();
         channels.iter().map(|(name, channel)| (name.to_string(), channel.receivers())).collect()
+    }
+
+    /// Returns the subscriptions that have an observer: all, or those of one channel.
+    pub(crate) fn observed(&self, channel: Option<&str>) -> impl Iterator<Item = Arc<Subscription<I>>> {
+        let observed = self.observed.iter().filter_map(Weak::upgrade);
+        observed.filter(move |it| channel.is_none_or(|channel| it.channel().name() == channel))
     }
 
     /// Discards what waits for a subscription, and counts it as dropped. The next start is reported.

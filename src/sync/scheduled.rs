@@ -3,7 +3,8 @@
 //!
 //! All threads of a model run on one thread of the operating system, so its thread-local flag applies to all of them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::ops::{Deref, DerefMut};
 use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 use std::time::{Duration, Instant};
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 thread_local! {
     static IS_MODEL: Cell<bool> = const { Cell::new(false) };
     static CLOCK: Cell<Option<ModelClock>> = const { Cell::new(None) };
+    /// The marked threads: of a model, or this thread.
+    static MARKED: RefCell<HashSet<Option<usize>>> = RefCell::default();
 }
 
 /// The clock of a model: `step` returns the time from one look at it to the next.
@@ -42,6 +45,12 @@ pub(crate) fn model_now() -> Option<Instant> {
     clock.now += (clock.step)();
     CLOCK.set(Some(clock));
     Some(clock.now)
+}
+
+/// Marks the current thread. Returns the former mark.
+pub(crate) fn mark_thread(mark: bool) -> bool {
+    let thread = IS_MODEL.get().then(|| shuttle::thread::current().id().into());
+    MARKED.with_borrow_mut(|marked| if mark { !marked.insert(thread) } else { marked.remove(&thread) })
 }
 
 /// Returns `true` if other threads may be scheduled here. They are not while a panic unwinds: another thread would take it

@@ -14,11 +14,12 @@ use crate::notifier::channel::FanoutChannel;
 use crate::notifier::counters::NotifierCounters;
 use crate::notifier::deferred_drop::DeferredDrop;
 use crate::notifier::delivery::Delivery;
-use crate::notifier::dispatcher::{Dispatcher, PanicLog};
+use crate::notifier::dispatcher::Dispatcher;
 use crate::notifier::missed::{MissedReport, Reason};
+use crate::notifier::panic_log::PanicLog;
 use crate::notifier::queue::Queue;
 use crate::notifier::subscriber::Subscriber;
-use crate::notifier::subscription::{Subscription, SubscriptionContext};
+use crate::notifier::subscription::{Callback, Subscription, SubscriptionContext};
 use crate::sync::explore::run;
 
 /// A channel whose subscriptions one dispatching thread serves, until it has made a number of calls.
@@ -46,7 +47,7 @@ impl ServedChannel {
     /// Subscribes a callback, which also calls a function.
     fn subscribe(&self, id: u32, mut react: impl FnMut() + Send + 'static) -> Arc<Subscription<u32>> {
         let (calls, calls_max, dispatcher) = (Arc::clone(&self.calls), self.calls_max, Arc::clone(&self.dispatcher));
-        let callback = move |delivery: &Delivery<'_, u32>| {
+        let callback: Box<Callback<u32>> = Box::new(move |delivery: &Delivery<'_, u32>| {
             let mut calls = calls.lock().unwrap();
             calls.push(match delivery {
                 Delivery::Notification(n) => format!("{id}:{}", n.payload()),
@@ -58,10 +59,10 @@ impl ServedChannel {
             if is_last {
                 dispatcher.halt();
             }
-        };
+        });
         let subscriber = Arc::new(Subscriber::new(Queue::default()));
         let subscription =
-            Subscription::new(&id, Arc::clone(&self.channel), subscriber, Box::new(callback), &self.context);
+            Subscription::new(&id, Arc::clone(&self.channel), subscriber, callback.into(), &self.context);
         subscription.attach(None);
         assert!(!subscription.start_receiving());
         subscription
@@ -97,7 +98,7 @@ fn n07_a_pass_keeps_what_a_subscription_has_not_read_that_is_removed_meanwhile()
         // Like a subscriber that is disconnected.
         subscription.detach();
         if subscription.push_missed(MissedReport::new(Reason::Unsubscribed, 0)) {
-            served.dispatcher.resume([Arc::clone(&subscription)]);
+            served.dispatcher.resume(vec![Arc::clone(&subscription)]);
         }
         dispatching.join().unwrap();
         assert_eq!(*served.calls.lock().unwrap(), ["7:1", "7:2", "7:-0"]);

@@ -267,7 +267,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> StreamSubscriber<I> {
         let opened = self.core.listen_and_wait(self.at, |database, actions| {
             callbacks.iter().try_for_each(|(channel, _)| database.check_channel(channel))?;
             let undone = callbacks.drain(..).map(|(channel, callback)| {
-                let subscription = database.subscriptions.create(&self.id, &channel, callback, &before);
+                let subscription = database.subscriptions.create(&self.id, &channel, callback.into(), &before);
                 let undo = database.subscribe(&self.id, subscription, actions);
                 (Box::from(&*channel), Some(undo))
             });

@@ -1,0 +1,151 @@
+//! The epoch of a channel and its state, in one atomic word, so that *open* is never seen before the new epoch. Pure.
+
+use crate::sync::atomic::{AtomicU64, Ordering::*};
+
+/// Notifications may be lost: the connection is being restored.
+const AWAY: u64 = 1;
+/// Nothing arrives, now or later, as far as is known.
+const CLOSED: u64 = 2;
+const FLAGS: u64 = AWAY | CLOSED;
+/// The distance between two epochs.
+const STEP: u64 = 4;
+
+/// The state of a channel with respect to its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LinkState {
+    Closed,
+    Away,
+    Open,
+}
+
+/// The epoch of a channel with its state.
+#[derive(Debug)]
+pub(crate) struct Epoch(AtomicU64);
+
+/// The epoch at one moment, as a reader sees it that ignores some of the states. Equal stamps are of one epoch, in which
+/// what was stored may be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EpochStamp(u64);
+
+/// The use of a channel while its connection is away: [`Bypass`] or [`Serve`].
+///
+/// This trait is sealed.
+pub trait WhenAway: sealed::Sealed {}
+
+/// While the connection of a channel is away, nothing is served and nothing is stored: every read goes to the database. The
+/// default.
+#[derive(Debug, Clone, Copy)]
+pub enum Bypass {}
+
+/// While the connection of a channel is away, what was stored is served, and fills are stored: as stale as the time since
+/// [`as_of`](crate::fence::FenceChannel::as_of). When the connection is back, all of it is forgotten.
+#[derive(Debug, Clone, Copy)]
+pub enum Serve {}
+
+mod sealed {
+    pub trait Sealed {
+        /// The flags that are ignored.
+        const IGNORED: u64;
+    }
+}
+
+impl sealed::Sealed for Bypass {
+    const IGNORED: u64 = 0;
+}
+impl sealed::Sealed for Serve {
+    const IGNORED: u64 = super::epoch::AWAY;
+}
+impl WhenAway for Bypass {}
+impl WhenAway for Serve {}
+
+impl Default for Epoch {
+    fn default() -> Self {
+        Self(AtomicU64::new(STEP | CLOSED))
+    }
+}
+
+impl Epoch {
+    #[inline]
+    pub(crate) fn stamp<A: WhenAway>(&self) -> EpochStamp {
+        EpochStamp(self.0.load(Acquire) & !A::IGNORED)
+    }
+
+    /// Begins a new epoch, in the same state.
+    pub(crate) fn advance(&self) {
+        self.0.fetch_add(STEP, AcqRel);
+    }
+
+    /// Changes the state. An open channel begins a new epoch; one that goes away keeps its own, until it is back.
+    pub(crate) fn set(&self, state: LinkState) {
+        let change = |word: u64| match state {
+            LinkState::Open => (word & !FLAGS) + STEP,
+            LinkState::Away if word & CLOSED == 0 => word | AWAY,
+            LinkState::Away => ((word & !FLAGS) + STEP) | AWAY,
+            LinkState::Closed => word | CLOSED,
+        };
+        let mut word = self.0.load(Acquire);
+        while let Err(now) = self.0.compare_exchange(word, change(word), AcqRel, Acquire) {
+            word = now;
+        }
+    }
+
+    /// Returns the number of epochs that have ended.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.load(Acquire) / STEP
+    }
+
+    pub(crate) fn state(&self) -> LinkState {
+        match self.0.load(Acquire) & FLAGS {
+            0 => LinkState::Open,
+            AWAY => LinkState::Away,
+            _ => LinkState::Closed,
+        }
+    }
+}
+
+impl EpochStamp {
+    /// A stamp that no epoch has.
+    pub(crate) const NEVER: Self = Self(0);
+
+    /// Returns `true` if fills may be stored.
+    #[inline]
+    pub(crate) fn is_open(self) -> bool {
+        self.0 & FLAGS == 0
+    }
+
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f02_an_entry_is_served_in_its_epoch_and_by_bypass_only_while_the_channel_is_open() {
+        let epoch = Epoch::default();
+        assert!(!epoch.stamp::<Bypass>().is_open() && !epoch.stamp::<Serve>().is_open());
+        epoch.set(LinkState::Open);
+        let stamps = || (epoch.stamp::<Bypass>(), epoch.stamp::<Serve>());
+        let first = stamps();
+        assert!(first.0.is_open() && first.1.is_open() && first.0 == first.1);
+        epoch.set(LinkState::Away);
+        assert!(!stamps().0.is_open() && stamps().0 != first.0);
+        assert_eq!(stamps().1, first.1);
+        epoch.set(LinkState::Open);
+        assert!(stamps().0.is_open() && stamps().0 != first.0 && stamps().1 != first.1);
+        let second = stamps();
+        epoch.advance();
+        assert!(stamps().0.is_open() && stamps().0 != second.0);
+        epoch.set(LinkState::Closed);
+        assert!(!stamps().0.is_open() && !stamps().1.is_open());
+        epoch.set(LinkState::Away);
+        assert!(stamps().1.is_open() && stamps().1 != second.1, "what was stored before the end is not served again");
+        assert_eq!(epoch.state(), LinkState::Away);
+    }
+}

@@ -1,0 +1,168 @@
+//! The floors of all keys: which of them are not known, and the question to the primary that is in flight. Pure, except for
+//! the call that asks.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+
+use crate::fence::floor::{Floor, Lsn};
+use crate::sync::{Mutex, MutexGuard};
+
+pub(crate) type QuestionSink = dyn Fn(FloorQuestion) + Send + Sync;
+
+/// The floors that are not known, and the way to ask for them.
+pub(crate) struct Floors {
+    /// The floor of each stripe.
+    stripes: Box<[Floor]>,
+    state: Mutex<FloorState>,
+    ask: Box<QuestionSink>,
+}
+
+#[derive(Debug, Default)]
+struct FloorState {
+    /// The floors that the next question asks for.
+    marked: MarkedFloors,
+    /// The floors that the question in flight asks for.
+    asked: Option<MarkedFloors>,
+    timeline: Option<u32>,
+    channels: HashMap<usize, Arc<Floor>>,
+}
+
+/// Floors that are not known.
+#[derive(Debug, Default)]
+struct MarkedFloors {
+    /// Indexes of stripes.
+    stripes: HashSet<usize>,
+    /// Numbers of channels.
+    channels: HashSet<usize>,
+}
+
+/// A question to the primary: how far is its log? The fence has at most one at a time, and asks it after the invalidations
+/// for which it needs the answer. See [standbys](crate::fence#standbys).
+///
+/// A question that is dropped is asked again when its answer is needed.
+#[must_use = "a question that is dropped is not answered, and until then fills from standbys are refused"]
+pub struct FloorQuestion {
+    floors: Option<Arc<Floors>>,
+}
+
+impl FloorQuestion {
+    /// The query for the primary. Its columns are the arguments of [`answer`](Self::answer).
+    pub const QUERY: &'static str = "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int, \
+                                     pg_current_wal_insert_lsn()";
+
+    /// Answers with the primary's timeline and the position in its log, both read after the question was asked.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use notifyman::Connection;
+    /// use notifyman::fence::FloorQuestion;
+    ///
+    /// let mut primary = Connection::connect(conf)?;
+    /// let rows = primary.query(FloorQuestion::QUERY)?;
+    /// let (timeline, lsn) = (rows[0].get(0).unwrap(), rows[0].get(1).unwrap());
+    /// # let parsed = lsn.parse::<notifyman::fence::Lsn>();
+    /// # assert!(timeline.parse::<u32>() == Ok(1) && parsed.is_ok());
+    /// println!("question.answer({timeline}, {lsn})");
+    /// # Ok(()) }
+    /// ```
+    pub fn answer(mut self, timeline: u32, lsn: Lsn) {
+        if let Some(floors) = self.floors.take() {
+            floors.answer(timeline, lsn);
+            floors.ask();
+        }
+    }
+}
+
+impl Drop for FloorQuestion {
+    fn drop(&mut self) {
+        if let Some(floors) = &self.floors {
+            floors.lock().withdraw_question();
+        }
+    }
+}
+
+impl FloorState {
+    /// Lets the next question ask for what the question in flight asked for.
+    fn withdraw_question(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            self.marked.stripes.extend(asked.stripes);
+            self.marked.channels.extend(asked.channels);
+        }
+    }
+}
+
+impl Floors {
+    pub(crate) fn new(stripes: usize, ask: Box<QuestionSink>) -> Self {
+        Self { stripes: (0..stripes).map(|_| Floor::default()).collect(), state: Mutex::default(), ask }
+    }
+
+    /// Returns `true` if a standby that has replayed the log up to a position has reached the floor of a stripe.
+    pub(crate) fn is_below(&self, stripe: usize, replayed: Lsn) -> bool {
+        self.stripes.get(stripe).is_some_and(|floor| floor.is_below(replayed))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FloorState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks the floor of a stripe as unknown, after an invalidation was received.
+    pub(crate) fn mark_stripe(&self, stripe: usize) {
+        let mut state = self.lock();
+        state.marked.stripes.insert(stripe);
+        self.stripes.get(stripe).into_iter().for_each(|floor| floor.set(None));
+    }
+
+    /// Likewise for the floor of a channel.
+    pub(crate) fn mark_channel(&self, number: usize, floor: &Arc<Floor>) {
+        let mut state = self.lock();
+        state.channels.entry(number).or_insert_with(|| Arc::clone(floor));
+        state.marked.channels.insert(number);
+        floor.set(None);
+    }
+
+    /// Asks for the floors that are marked, unless a question is in flight.
+    pub(crate) fn ask(self: &Arc<Self>) {
+        {
+            let mut state = self.lock();
+            let is_needed = !state.marked.stripes.is_empty() || !state.marked.channels.is_empty();
+            if !is_needed || state.asked.is_some() {
+                return;
+            }
+            state.asked = Some(std::mem::take(&mut state.marked));
+        }
+        (self.ask)(FloorQuestion { floors: Some(Arc::clone(self)) });
+    }
+
+    fn answer(&self, timeline: u32, lsn: Lsn) {
+        let mut state = self.lock();
+        let FloorState { marked, asked, timeline: known, channels } = &mut *state;
+        let asked = asked.take().unwrap_or_default();
+        // A floor that was marked again since the question is not answered by it.
+        for at in asked.stripes.difference(&marked.stripes) {
+            self.stripes.get(*at).into_iter().for_each(|floor| floor.set(Some(lsn)));
+        }
+        for number in asked.channels.difference(&marked.channels) {
+            channels.get(number).into_iter().for_each(|floor| floor.set(Some(lsn)));
+        }
+        if known.replace(timeline).is_some_and(|known| known != timeline) {
+            // Positions of another timeline cannot be compared. This one is later than all that was answered before.
+            let floors = self.stripes.iter().chain(channels.values().map(|floor| &**floor));
+            floors.filter(|floor| floor.is_known()).for_each(|floor| floor.set(Some(lsn)));
+        }
+    }
+}
+
+impl fmt::Debug for Floors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lock().fmt(f)
+    }
+}
+
+impl fmt::Debug for FloorQuestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FloorQuestion").finish_non_exhaustive()
+    }
+}

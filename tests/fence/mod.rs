@@ -1,0 +1,5 @@
+//! The fence with real servers: the rules F01 to F07.
+
+mod channels;
+mod loops;
+mod support;
