@@ -48,7 +48,10 @@ impl Mode {
         match self {
             Mode::Off | Mode::OffAgain | Mode::Timeout => nm,
             Mode::Recovery => recovering(nm),
-            Mode::Everything => recovering(nm).canary(Duration::from_secs(30), LIMIT).audit(Duration::from_secs(60)),
+            Mode::Everything => recovering(nm)
+                .canary(Duration::from_secs(30), LIMIT)
+                .expect("a period of more than a second")
+                .audit(Duration::from_secs(60)),
         }
     }
 }

@@ -243,9 +243,9 @@ pub(crate) struct ListenArgs {
     /// Reconnect, which is the default
     #[arg(long, short, hide = true)]
     pub(crate) reconnect: bool,
-    /// Check delivery every DURATION, from 30s to 1d. Off unless given; without a value, 60s
+    /// Check delivery every DURATION, from 1s to 1d. Off unless given; without a value, 60s
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "60s")]
-    #[arg(value_parser = duration_within(SECOND * 30, SECOND * 86_400))]
+    #[arg(value_parser = duration_within(SECOND, SECOND * 86_400))]
     pub(crate) canary: Option<Duration>,
     /// Run COMMAND for each notification, with the payload as its standard input
     #[arg(long, value_name = "COMMAND", value_hint = ValueHint::CommandString)]

@@ -416,7 +416,7 @@ impl From<ServerError> for Error {
     }
 }
 
-/// An invalid connection setting. The text states where the setting is, what is wrong, and what is valid.
+/// An invalid setting. The text states where the setting is, what is wrong, and what is valid.
 ///
 /// The text never contains a password.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@
 // - `sql::check_channel`, `sql::check_payload` and `Limits`: names are checked before a request is queued, by the same rules;
 // - `Config::shares_session_with` and `Gap::extend_back_to`: databases share a session, and losses in a row one gap;
 // - `clock` and `Error::io`: the time, and errors of threads that cannot be started;
-// - `CANARY_PERIOD_MIN` and `canary_at_any_pace`: the tests cannot wait for half a minute.
+// - `CanaryPace` and `canary_at_any_pace`: the same least period, for which the tests cannot wait.
 
 mod batcher;
 mod builder;

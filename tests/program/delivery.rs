@@ -124,12 +124,12 @@ fn without_a_second_session_listen_works_and_the_missing_check_is_reported() {
 fn the_option_canary_takes_an_optional_period() {
     let server = cluster();
     for mode in MODES {
-        for canary in ["--canary", "--canary=30", "--canary=1m30s"] {
+        for canary in ["--canary", "--canary=1", "--canary=1m30s"] {
             let listener = Running::listener(&[server.url()], &[&["a", "--count", "1", canary], mode].concat());
             Connection::connect(Config::without_env(&server.url()).unwrap()).unwrap().notify("a", "x").unwrap();
             listener.finish().ends_with(0);
         }
     }
-    let finished = run(&["listen", "a", "--canary=5", "--url", &server.url()]);
-    assert!(finished.ends_with(2).err().contains("from 30s to 1d"), "{finished:#?}");
+    let finished = run(&["listen", "a", "--canary=0.9", "--url", &server.url()]);
+    assert!(finished.ends_with(2).err().contains("from 1s to 1d"), "{finished:#?}");
 }

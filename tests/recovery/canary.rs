@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use notifyman::{Check, Connection, Error, Event, NotificationManager};
+use notifyman::{Check, Connection, Error, Event, NotificationManager, Notifier};
 
 use super::ledger::Writer;
 use super::support::{DEADLINE as HEARTBEAT_DEADLINE, IDLE, NOTICED, Story};
@@ -62,6 +62,24 @@ fn spy(server: &Cluster) -> Connection {
     let mut spy = open(&server.url());
     spy.listen([CANARY]).unwrap();
     spy
+}
+
+#[test]
+fn m16_a_period_of_less_than_a_second_is_an_error() {
+    let (short, shortest) = (Duration::from_millis(999), Duration::from_secs(1));
+    let nm = || NotificationManager::new([]);
+    let builder = || Notifier::builder("host=localhost user=shop").unwrap();
+    let errors = [
+        nm().canary(short, DEADLINE).unwrap_err(),
+        nm().canary_on("mine", short, DEADLINE).unwrap_err(),
+        builder().canary(short, DEADLINE).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.is_usage(), "{error:?}");
+        assert!(error.to_string().starts_with("canary: the period is 999ms, but must be at least 1s: "), "{error}");
+    }
+    assert!(nm().canary(shortest, DEADLINE).is_ok() && nm().canary_on("mine", shortest, DEADLINE).is_ok());
+    assert!(builder().canary(shortest, DEADLINE).is_ok());
 }
 
 #[test]

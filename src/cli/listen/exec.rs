@@ -21,7 +21,7 @@ pub(super) fn run(args: &ListenArgs, command: &str) -> Result<Exit, Failure> {
     let Some(first) = configs.first() else { return Ok(Exit::Done) };
     let mut builder = Notifier::builder(first)?.autorun(false).keep_trying(true).reconnect(backoff(configs.len()));
     if let Some(period) = args.canary {
-        builder = builder.canary(period, CANARY_DEADLINE);
+        builder = builder.canary(period, CANARY_DEADLINE)?;
     }
     let notifier = builder.build::<usize>();
     let failing = Arc::clone(&pool);

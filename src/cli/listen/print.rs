@@ -30,7 +30,7 @@ pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
         nm = nm.reconnect(backoff(configs.len()));
     }
     if let Some(period) = args.canary {
-        nm = nm.canary(period, CANARY_DEADLINE);
+        nm = nm.canary(period, CANARY_DEADLINE)?;
     }
     let handle = nm.handle();
     let checks = DeliveryChecks::new(&args, move || drop(handle.stop()));

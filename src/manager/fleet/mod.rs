@@ -50,7 +50,7 @@ use std::time::{Duration, Instant};
 use self::audit::AuditSchedule;
 pub use self::backoff::Backoff;
 use self::canary::CanaryDue;
-pub(crate) use self::canary::{Canaries, CanaryPace, PERIOD_MIN as CANARY_PERIOD_MIN};
+pub(crate) use self::canary::{Canaries, CanaryPace};
 use self::describe::FleetView;
 pub(crate) use self::heartbeat::Heartbeat;
 pub(crate) use self::jitter::Jitter;

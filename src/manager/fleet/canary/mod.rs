@@ -14,15 +14,11 @@ mod record;
 mod schedule;
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::time::Duration;
 
 pub(super) use self::record::{CanaryOutcome, CanaryRecord, MissedCanary, note_prompt};
 use self::schedule::CanarySchedule;
 pub(crate) use self::schedule::{CanaryDue, CanaryPace};
 use crate::manager::conn_id::ConnId;
-
-/// The shortest period. A canary is a NOTIFY in every database, and wakes every session that listens there.
-pub(crate) const PERIOD_MIN: Duration = Duration::from_secs(30);
 
 /// The canaries of a manager.
 #[derive(Debug)]

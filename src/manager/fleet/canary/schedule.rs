@@ -14,6 +14,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::error::ConfigError;
 use crate::manager::fleet::jitter::Jitter;
 use crate::manager::fleet::log::{self, SharedTimer};
 
@@ -22,6 +23,26 @@ use crate::manager::fleet::log::{self, SharedTimer};
 pub(crate) struct CanaryPace {
     pub(crate) period: Duration,
     pub(crate) deadline: Duration,
+}
+
+/// The shortest period. A canary is a NOTIFY in every database, and wakes every session that listens there.
+const CANARY_PERIOD_MIN: Duration = Duration::from_secs(1);
+
+impl CanaryPace {
+    /// Checks the period that a program sets.
+    pub(crate) fn checked(period: Duration, deadline: Duration) -> Result<Self, ConfigError> {
+        if period < CANARY_PERIOD_MIN {
+            return Err(ConfigError {
+                origin: "canary".into(),
+                position: None,
+                message: format!(
+                    "the period is {period:?}, but must be at least {CANARY_PERIOD_MIN:?}: each canary wakes every session \
+                     that listens in its database"
+                ),
+            });
+        }
+        Ok(Self { period, deadline })
+    }
 }
 
 /// A step that is due for one database.
