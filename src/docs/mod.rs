@@ -1,9 +1,13 @@
 //! Pages that describe the crate as a whole.
 //!
-//! For users: [`recipes`], [`migrating`], [`faults`], [`metrics`], [`speed`], [`keywords`] and [`behaviour`]. For maintainers: [`design`] and [`maintaining`].
+//! For users: [`caching`], [`recipes`], [`migrating`], [`faults`], [`metrics`], [`speed`], [`keywords`] and [`behaviour`]. For
+//! maintainers: [`design`] and [`maintaining`].
 
 #[doc = include_str!("behaviour.md")]
 pub mod behaviour {}
+
+#[doc = include_str!("caching.md")]
+pub mod caching {}
 
 #[doc = include_str!("design.md")]
 pub mod design {}
