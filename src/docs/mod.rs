@@ -6,6 +6,7 @@
 #[doc = include_str!("behaviour.md")]
 pub mod behaviour {}
 
+#[doc(alias("moka", "quick_cache", "cache-aside"))]
 #[doc = include_str!("caching.md")]
 pub mod caching {}
 

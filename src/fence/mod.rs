@@ -58,6 +58,7 @@ const STRIPES_MAX: usize = 1 << 20;
 /// let prices = fence.channel::<u64>("prices");
 /// assert!(!prices.is_open()); // nothing listens for it yet
 /// ```
+#[doc(alias("cache", "cache-aside", "read-through", "stale", "invalidation"))]
 #[derive(Debug, Clone)]
 pub struct Fence {
     core: Arc<FenceCore>,
@@ -172,6 +173,7 @@ impl FenceBuilder {
     /// # drop((fence, questions));
     /// ```
     #[must_use]
+    #[doc(alias("standby", "replica"))]
     pub fn primary(mut self, ask: impl Fn(FloorQuestion) + Send + Sync + 'static) -> Self {
         self.ask = Some(Box::new(ask));
         self
@@ -221,6 +223,7 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     /// let price = query(42);
     /// lease.admit(price, |entry| drop(cache.insert(42, entry)));
     /// ```
+    #[doc(alias("lease", "fill", "lock"))]
     #[inline]
     pub fn begin<Q>(&self, key: &Q) -> Lease<'_, A>
     where
@@ -241,6 +244,7 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     ///
     /// [`Error::InsideFence`] inside a closure that a fence calls under a lock; everything on the channel was forgotten
     /// instead.
+    #[doc(alias("remove", "evict", "expire"))]
     pub fn invalidate<Q>(&self, key: &Q, remove: impl FnOnce()) -> Result<(), Error>
     where
         K: Borrow<Q>,
@@ -255,11 +259,13 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     /// # Errors
     ///
     /// As for [`invalidate`](Self::invalidate).
+    #[doc(alias("prefix", "tag", "invalidate_entries_if"))]
     pub fn invalidate_matching(&self, remove: impl FnOnce()) -> Result<(), Error> {
         self.core.sweep(remove)
     }
 
     /// Invalidates everything on the channel, in the time of one store, however much there is.
+    #[doc(alias("clear", "flush", "invalidate_all"))]
     pub fn forget(&self) {
         self.core.forget();
     }
@@ -276,6 +282,7 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     ///
     /// Note the latest time, and raise an alarm if it is too long ago: then invalidations do not arrive, or the callbacks are
     /// too slow.
+    #[doc(alias("freshness", "staleness", "lag"))]
     pub fn as_of(&self) -> Option<Instant> {
         self.core.as_of()
     }
