@@ -374,7 +374,7 @@ fn names_that_have_a_better_one_are_gone() {
 /// Returns the number of the rule that a test proves, such as `m13` of `m13_an_id_stays_the_same`.
 fn rule_number(test: &str) -> Option<&str> {
     let (number, _) = test.split_once('_')?;
-    let digits = number.strip_prefix(['c', 'm', 'n', 'g'])?;
+    let digits = number.strip_prefix(['c', 'm', 'n', 'f', 'g'])?;
     (!digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit())).then_some(number)
 }
 

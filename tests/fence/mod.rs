@@ -2,4 +2,5 @@
 
 mod channels;
 mod loops;
+mod overlaps;
 mod support;

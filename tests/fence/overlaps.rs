@@ -1,0 +1,57 @@
+//! Fills that overlap an invalidation that does not name their key, and one that comes too early.
+
+use notifyman::Notifier;
+use notifyman::fence::{Admission, Fence, Invalidator};
+
+use super::support::*;
+use crate::support::{Options, server};
+
+#[test]
+fn f06_a_prefix_refuses_fills_in_flight_and_leaves_other_entries_fresh() {
+    let server = server::start(Options::new());
+    let mut db = connect(&server.url());
+    let (fence, cache) = (Fence::new(), Cache::default());
+    let prices = fence.channel::<u64>("prices");
+    let removing = cache.clone();
+    // All items up to 9.
+    let by_prefix = Invalidator::new(move |_, outdated| {
+        outdated.matching(|| (0..10).for_each(|item| removing.remove(item))).unwrap();
+    });
+    let notifier: Notifier<u32> = notifier(&server.url()).start().unwrap();
+    prices.subscribe(&notifier, 1, by_prefix).unwrap();
+    let store = |item| prices.begin(&item).admit("old".to_owned(), |entry| cache.insert(item, entry));
+    assert!(store(1).is_stored() && store(10).is_stored());
+
+    let leases = [1, 2, 10].map(|item| (item, prices.begin(&item)));
+    let invalidated = prices.stats().invalidated;
+    db.notify("prices", "up to 9").unwrap();
+    eventually("the prefix is invalidated", || prices.stats().invalidated > invalidated && cache.get(1).is_none());
+    assert_eq!(cache.fresh(&prices, 10).as_deref(), Some("old"));
+    for (item, lease) in leases {
+        let admission = lease.admit("old".to_owned(), |entry| cache.insert(item, entry));
+        assert_eq!(admission, Admission::Invalidated, "{item}");
+    }
+    assert!(store(2).is_stored());
+}
+
+#[test]
+fn f07_a_notification_before_the_commit_of_the_change_leaves_a_stale_value() {
+    let server = server::start(Options::new());
+    let (mut reader, mut writer) = (connect(&server.url()), connect(&server.url()));
+    create_prices(&mut writer);
+    let (fence, cache) = (Fence::new(), Cache::default());
+    let prices = fence.channel::<u64>("prices");
+    let notifier: Notifier<u32> = notifier(&server.url()).start().unwrap();
+    prices.subscribe(&notifier, 1, cache.invalidator()).unwrap();
+
+    // In a transaction of its own: what a reader stores now is not invalidated by the change.
+    writer.notify("prices", "1").unwrap();
+    eventually("the notification is applied", || prices.stats().invalidated > 0);
+    assert!(cache.fill(&prices, &mut reader, 1).is_stored());
+    writer.query("UPDATE prices SET price = 'new' WHERE item = 1").unwrap();
+    assert_eq!(price(&mut reader, 1), "new");
+    assert_eq!(cache.fresh(&prices, 1).as_deref(), Some("old"), "stale until the next change");
+
+    set_price(&mut writer, 1, "newer");
+    eventually("the key is removed", || cache.fresh(&prices, 1).is_none());
+}
