@@ -9,6 +9,7 @@
 //! | one session, which listens, notifies and waits | [`Connection`] |
 //! | many sessions in one loop | [`NotificationManager`] |
 //! | functions that are called by channel | [`Notifier`] |
+//! | a cache that is never stale | [`fence`] |
 //! | streams for async code, on any runtime | [Async](#async) (feature `stream`) |
 //! | changes to tables | `changes` (feature `changes`) |
 //! | whole answers to common tasks | [`recipes`](docs::recipes) |
@@ -226,72 +227,51 @@
 //!
 //! A [`Ticket`] is a future. Dropping a stream, or the future of its next item, loses nothing of others and waits for nothing.
 //!
-//! A cache in a web service with axum. A price that changes while it is being loaded is not kept:
+//! A cache in a web service with axum. A price that changes while it is being loaded is not kept: see [`fence`].
 //!
 //! ```no_run
 //! # fn main() {}
-//! # #[cfg(feature = "stream")]
 //! # mod service {
 //! # async fn load(_: &str) -> String { String::new() }
-//! use std::collections::HashMap;
-//! use std::sync::{Arc, Mutex};
 //! use axum::extract::{Path, State};
 //! use axum::{Router, routing::get};
+//! use moka::sync::Cache;
 //! use notifyman::Notifier;
-//! use notifyman::notifier::{NotifierStream, OwnedDelivery, Policy, Queue};
+//! use notifyman::fence::{Entry, Fence, FenceChannel, Invalidator};
 //!
-//! /// Prices by item, and the number of invalidations.
-//! type Cache = Arc<Mutex<(HashMap<String, String>, u64)>>;
+//! type Shop = (Cache<String, Entry<String>>, FenceChannel<String>);
 //!
-//! async fn price(cache: State<Cache>, item: Path<String>) -> String {
-//!     let before = {
-//!         let cache = cache.lock().unwrap();
-//!         if let Some(price) = cache.0.get(&*item) {
-//!             return price.clone();
-//!         }
-//!         cache.1
-//!     };
+//! async fn price(shop: State<Shop>, item: Path<String>) -> String {
+//!     let (State((cache, prices)), Path(item)) = (shop, item);
+//!     if let Some(entry) = cache.get(&item)
+//!         && let Some(price) = prices.fresh(&entry)
+//!     {
+//!         return price.clone();
+//!     }
+//!     let lease = prices.begin(&item);
 //!     let price = load(&item).await; // from the database
-//!     let mut cache = cache.lock().unwrap();
-//!     if cache.1 == before {
-//!         cache.0.insert(item.0, price.clone());
-//!     }
+//!     lease.admit(price.clone(), |entry| cache.insert(item, entry));
 //!     price
-//! }
-//!
-//! /// Runs as long as notifications can arrive.
-//! async fn invalidate(cache: Cache, mut changes: NotifierStream) {
-//!     while let Some(delivery) = changes.recv().await {
-//!         let mut cache = cache.lock().unwrap();
-//!         cache.1 += 1;
-//!         match delivery {
-//!             OwnedDelivery::Notification(n) => {
-//!                 cache.0.remove(&*n.payload().text());
-//!             }
-//!             OwnedDelivery::Missed(_) => cache.0.clear(),
-//!         }
-//!     }
 //! }
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let dsn = "postgres://app@db.example/shop?sslmode=verify-full";
-//!     let notifier: Notifier = Notifier::builder(dsn)?.build();
+//!     let notifier = Notifier::builder(dsn)?.build();
 //!     notifier.start_ticket().await?;
-//!     // A slow task needs each changed item once.
-//!     let queue = Queue::new(Policy::Coalesce);
-//!     let changes = notifier.stream("prices").queue(queue).await?;
+//!     let (cache, prices) = (Cache::new(10_000), Fence::new().channel("prices"));
+//!     let removing = cache.clone();
+//!     let invalidator = Invalidator::by_key(
+//!         |n| Some(n.payload().into_owned()),
+//!         move |item| removing.invalidate(item),
+//!     );
+//!     prices.subscribe_ticket(&notifier, 1, invalidator)?.await?;
 //!
-//!     let cache = Cache::default();
 //!     let service = Router::new()
 //!         .route("/prices/{item}", get(price))
-//!         .with_state(cache.clone());
+//!         .with_state((cache, prices));
 //!     let listener = tokio::net::TcpListener::bind("0.0.0.0:80").await?;
-//!     tokio::select! {
-//!         served = axum::serve(listener, service) => served?,
-//!         () = invalidate(cache, changes) => {}
-//!     }
-//!     Ok(())
+//!     Ok(axum::serve(listener, service).await?)
 //! }
 //! # }
 //! ```
@@ -345,6 +325,7 @@
 //!
 //! ```text
 //!        changes           triggers that report changes to tables, and a stream that receives them
+//!         fence            a guard for caches that notifications invalidate
 //!        Notifier          functions, called by channel
 //!          │
 //!   NotificationManager    many connections, one loop            Handle, Ticket: for other threads
