@@ -240,6 +240,19 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     ///
     /// `remove` runs under a lock, as in [`Lease::admit`].
     ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use notifyman::fence::{Entry, Fence};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// let mut cache: HashMap<u64, Entry<String>> = HashMap::new();
+    /// let prices = Fence::new().channel::<u64>("prices");
+    /// // After the program itself has committed a change of item 42:
+    /// prices.invalidate(&42, || drop(cache.remove(&42)))?;
+    /// # assert_eq!(prices.stats().invalidated, 1);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::InsideFence`] inside a closure that a fence calls under a lock; everything on the channel was forgotten
@@ -256,6 +269,19 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     /// Invalidates any number of keys: refuses all fills of the channel that have begun, and calls `remove` to remove the
     /// keys from the cache. What stays there stays fresh.
     ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use notifyman::fence::{Entry, Fence};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// let mut cache: HashMap<String, Entry<String>> = HashMap::new();
+    /// let pages = Fence::new().channel::<String>("pages");
+    /// pages.invalidate_matching(|| {
+    ///     cache.retain(|path, _| !path.starts_with("/customers/7/"));
+    /// })?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`invalidate`](Self::invalidate).
@@ -265,6 +291,17 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     }
 
     /// Invalidates everything on the channel, in the time of one store, however much there is.
+    ///
+    /// What the cache holds stays in its memory until it is replaced or evicted, and is never fresh again.
+    ///
+    /// ```
+    /// use notifyman::fence::Fence;
+    ///
+    /// let prices = Fence::new().channel::<u64>("prices");
+    /// let epoch = prices.stats().epoch;
+    /// prices.forget();
+    /// assert_eq!(prices.stats().epoch, epoch + 1);
+    /// ```
     #[doc(alias("clear", "flush", "invalidate_all"))]
     pub fn forget(&self) {
         self.core.forget();
@@ -277,11 +314,11 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     ///
     /// It is the time at which the latest canary was sent that has come back, behind all notifications before it. So it needs
     /// [`NotifierBuilder::canary`](crate::notifier::NotifierBuilder::canary), or
-    /// [`report_canaries`](NotificationManager::report_canaries), and is as fine as the period of the canary. `None` while the
+    /// [`report_canaries`](NotificationManager::report_canaries), and is never finer than the period of the canary. `None` while the
     /// connection is away, after notifications were dropped, until the next canary, and without a canary.
     ///
     /// Note the latest time, and raise an alarm if it is too long ago: then invalidations do not arrive, or the callbacks are
-    /// too slow.
+    /// too slow. The [module](self#how-fresh-it-is) has an example.
     #[doc(alias("freshness", "staleness", "lag"))]
     pub fn as_of(&self) -> Option<Instant> {
         self.core.as_of()
@@ -293,6 +330,13 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     }
 
     /// Returns the state and the counters of the channel.
+    ///
+    /// ```
+    /// use notifyman::fence::Fence;
+    ///
+    /// let stats = Fence::new().channel::<u64>("prices").stats();
+    /// assert!(!stats.is_open && stats.as_of.is_none());
+    /// ```
     pub fn stats(&self) -> FenceStats {
         FenceStats {
             is_open: self.is_open(),
@@ -324,7 +368,7 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     // ---- sources ----------------------------------------------------------------------------------------------------
 
     /// Subscribes the channel at a notifier, with the name of this channel and this id, and waits until the server has
-    /// acknowledged that: from then on the channel is open.
+    /// acknowledged that: from then on the channel is open. The [module](self) has an example.
     ///
     /// Muting, a stop of the notifier and unsubscribing close it; a loss of the session makes it away until the session is
     /// restored, when everything is forgotten. A second subscription, for another database, needs another id, and the channel
@@ -340,7 +384,8 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
         notifier.subscribe_target(&id, self.name(), subscription::target(&self.core, invalidator))
     }
 
-    /// Subscribes without waiting, for async code and inside callbacks: the ticket resolves once the channel is open.
+    /// Subscribes without waiting, for async code and inside callbacks: the ticket resolves once the channel is open. An example
+    /// is on the page [`caching`](crate::docs::caching#moka-in-async-code).
     ///
     /// # Errors
     ///
@@ -358,7 +403,7 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     }
 
     /// Follows a connection of a manager by its events. Give each event to [`FencedEvents::apply`], before anything else
-    /// relies on it.
+    /// relies on it. An example is on the page [`caching`](crate::docs::caching#with-events).
     ///
     /// # Errors
     ///
@@ -377,7 +422,8 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
 impl<K: Hash + 'static> FenceChannel<K, Serve> {
     /// Follows a connection of a manager by the batches of a plain loop, which does not report a loss when it happens: only
     /// once the connection is restored, everything is forgotten. So only a channel that serves while the connection is away
-    /// can use it, and [`as_of`](Self::as_of) is always `None`.
+    /// can use it, and [`as_of`](Self::as_of) is always `None`. An example is on the page
+    /// [`caching`](crate::docs::caching#a-plain-loop).
     ///
     /// # Errors
     ///
