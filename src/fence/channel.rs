@@ -249,9 +249,15 @@ impl ChannelCore {
     pub(crate) fn set_source(&self, id: SourceId, state: LinkState) {
         let mut sources = self.sources();
         let before = sources.state();
-        // Also if one of several sources is back, and another one is not: what it has missed is forgotten.
-        if sources.set(id, state) && (sources.state() != before || state == LinkState::Open) {
-            self.set_state(sources.state());
+        if !sources.set(id, state) {
+            return;
+        }
+        let now = sources.state();
+        if now != before || now == LinkState::Open {
+            self.set_state(now);
+        } else if state == LinkState::Open {
+            // Another source is not back: what this one has missed is forgotten already.
+            self.advance_epoch();
         }
     }
 
@@ -285,5 +291,28 @@ impl ChannelCore {
         if let Some(floors) = &self.fence.floors {
             floors.ask();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fence::epoch::{Bypass, Serve};
+
+    #[test]
+    fn f02_a_source_that_is_back_forgets_also_while_another_one_is_away() {
+        let channel = ChannelCore::new(&Arc::new(FenceCore::new(1, None)), "prices", 0);
+        let (a, b) = (channel.add_source(), channel.add_source());
+        [a, b].iter().for_each(|source| channel.set_source(*source, LinkState::Open));
+        [a, b].iter().for_each(|source| channel.set_source(*source, LinkState::Away));
+        let mut entry = None;
+        channel.admit::<Serve>(&channel.begin::<Serve>(0), |stamp| entry = Some(Entry::new(1, stamp)));
+        let entry = entry.unwrap();
+        assert!(channel.fresh::<Serve, _>(&entry).is_some());
+        channel.set_source(a, LinkState::Open);
+        assert_eq!(channel.epoch.state(), LinkState::Away);
+        assert!(channel.fresh::<Serve, _>(&entry).is_none());
+        channel.set_source(b, LinkState::Open);
+        assert!(channel.begin::<Bypass>(0).epoch.is_open());
     }
 }

@@ -88,8 +88,11 @@ fn n10_a_callback_may_stop_its_notifier_and_no_other_begins() {
     assert_eq!(records.next(), "1");
     n.stop();
     assert!(records.so_far().is_empty());
-    n.start().unwrap();
-    session().notify(&channel, "4").unwrap();
+    // The report of the stop may have stopped the notifier again before `start` returns.
+    match n.start() {
+        Ok(()) | Err(Error::Stopped) => {}
+        Err(error) => panic!("{error}"),
+    }
     assert_eq!(records.next(), "[stopped 0]");
 }
 
