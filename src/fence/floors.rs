@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 
 use crate::fence::floor::{Floor, Lsn};
+use crate::fence::stripe_set::StripeSet;
 use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) type QuestionSink = dyn Fn(FloorQuestion) + Send + Sync;
@@ -31,8 +32,7 @@ struct FloorState {
 /// Floors that are not known.
 #[derive(Debug, Default)]
 struct MarkedFloors {
-    /// Indexes of stripes.
-    stripes: HashSet<usize>,
+    stripes: StripeSet,
     /// Numbers of channels.
     channels: HashSet<usize>,
 }
@@ -88,7 +88,7 @@ impl FloorState {
     /// Lets the next question ask for what the question in flight asked for.
     fn withdraw_question(&mut self) {
         if let Some(asked) = self.asked.take() {
-            self.marked.stripes.extend(asked.stripes);
+            self.marked.stripes.extend(&asked.stripes);
             self.marked.channels.extend(asked.channels);
         }
     }
@@ -142,7 +142,7 @@ impl Floors {
         let asked = asked.take().unwrap_or_default();
         // A floor that was marked again since the question is not answered by it.
         for at in asked.stripes.difference(&marked.stripes) {
-            self.stripes.get(*at).into_iter().for_each(|floor| floor.set(Some(lsn)));
+            self.stripes.get(at).into_iter().for_each(|floor| floor.set(Some(lsn)));
         }
         for number in asked.channels.difference(&marked.channels) {
             channels.get(number).into_iter().for_each(|floor| floor.set(Some(lsn)));

@@ -12,6 +12,7 @@ mod lease;
 mod removal;
 mod source;
 mod stripe;
+mod stripe_set;
 mod subscription;
 
 use std::any::TypeId;

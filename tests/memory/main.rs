@@ -8,6 +8,7 @@
 mod allocations;
 #[cfg(feature = "tls")]
 mod encrypted;
+mod fence;
 mod idle;
 #[path = "../support/msg.rs"]
 #[allow(dead_code, reason = "only some messages are needed")]
