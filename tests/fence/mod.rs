@@ -1,6 +1,7 @@
 //! The fence with real servers: the rules F01 to F07.
 
 mod channels;
+mod harness;
 mod loops;
 mod overlaps;
 mod support;

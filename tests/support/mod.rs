@@ -4,6 +4,7 @@
 
 pub mod block_on;
 pub mod cluster;
+pub mod fence_load;
 pub mod holding;
 pub mod libpq;
 #[cfg(feature = "metrics")]
