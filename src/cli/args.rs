@@ -159,6 +159,7 @@ Examples:
 const DEMO: &str = "\
 Examples:
   notifyman demo
+  notifyman demo --act cache
   notifyman demo --connections 1000 --duration 30s
   notifyman demo --clusters 2 --connections 20 --duration 3s | cat
   tests/with-postgres target/release/notifyman demo
@@ -172,6 +173,11 @@ One of the servers is shut down and restarted, and the writers stop towards the
 end. Every notification has a sequence number and its time of sending. The
 notifications received are compared with those sent, and their order is
 checked. The exit code is 1 if any is missing or superfluous.
+
+Meanwhile, programs change a price and read it through two equal caches, one of
+them with a fence. A hit is stale if it is older than a change whose
+notification its cache had handled before. The exit code is 1 if there is a
+stale hit with the fence.
 
 The latency is the time from before NOTIFY is sent until the loop returns the
 batch. Servers and listener share this machine, and each listening session
@@ -302,8 +308,17 @@ pub(crate) struct ManArgs {
     pub(crate) directory: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DemoAct {
+    Connections,
+    Cache,
+}
+
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct DemoArgs {
+    /// Show one act only: connections, with an outage, or a cache [default: both]
+    #[arg(long, value_name = "ACT", value_enum, hide_possible_values = true)]
+    pub(crate) act: Option<DemoAct>,
     /// Number of servers
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
     pub(crate) clusters: u32,

@@ -22,6 +22,11 @@ pub(super) fn print_message_with_advice(message: impl Display, advice: impl Disp
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
+/// Returns a number with a comma between thousands.
+pub(super) fn grouped(number: u64) -> String {
+    HumanCount(number).to_string()
+}
+
 /// Returns a number and a noun: `1 table`, `2 tables`.
 pub(super) fn counted(number: impl TryInto<u64>, noun: &str) -> String {
     let number = number.try_into().unwrap_or(u64::MAX);

@@ -61,6 +61,7 @@ fn in_a_pipe_it_prints_plain_lines_and_a_summary() {
         "the writers stop",
         "each once, in order",
         "20 connections open, 10 of them restored, 0 lost",
+        " without a fence, none with it",
         "  nothing lost outside the reported gap (server 2, ",
     ] {
         assert!(out.contains(part), "{part} is missing:\n{out}");
@@ -83,6 +84,21 @@ fn a_single_server_is_not_shut_down() {
         "{out}"
     );
     assert_eq!(finished.out.last().unwrap(), "  nothing lost");
+}
+
+#[test]
+fn the_cache_alone_has_stale_hits_only_without_a_fence() {
+    let demo = Running::start(&["demo", "--act", "cache", "--duration", "5s"]);
+    let pid = demo.child.id();
+    let finished = demo.finish();
+    finished.ends_with(0);
+    let out = finished.out();
+    assert!(out.starts_with("notifyman: one cached price, with and without a fence"), "{out}");
+    for part in ["stale of ", "  with the fence ", " stale hits without a fence, none with it"] {
+        assert!(out.contains(part), "{part} is missing:\n{out}");
+    }
+    assert!(!out.contains(" 0 stale hits without"), "{out}");
+    assert_nothing_is_left(pid, &[]);
 }
 
 #[test]

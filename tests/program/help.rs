@@ -29,7 +29,7 @@ fn the_help_of_each_command_mentions_its_options_and_shows_examples() {
             .as_slice(),
         ),
         ("notify", &["--url", "--stdin", "[PAYLOAD]", "7,999", "fold"]),
-        ("demo", &["--clusters", "--connections", "--channels", "--duration", "--rate", "with-postgres"]),
+        ("demo", &["--act", "--clusters", "--connections", "--channels", "--duration", "--rate", "with-postgres"]),
         ("doctor", &["--json", "[URL]", "latency_ms", "do"]),
         (
             "build",

@@ -5,8 +5,10 @@
 //!     └──> writers, one for each server ──> counts of deliveries due ──> summary ┘
 //! ```
 //!
-//! The loop is that of the library's documentation. All counts are taken where it receives.
+//! The loop is that of the library's documentation. All counts are taken where it receives. Meanwhile, programs on the first
+//! server change and read a cached price, with a fence and without: see [`cache`].
 
+mod cache;
 mod latency;
 mod message;
 mod meter;
@@ -24,7 +26,7 @@ use notifyman::NotificationManager;
 
 use self::plan::{IDLE_PERIOD, Plan};
 use self::show::Show;
-use super::args::DemoArgs;
+use super::args::{DemoAct, DemoArgs};
 use super::cluster::{ClusterError, find_server};
 use super::outcome::{Exit, Failure};
 use super::signals::SignalWatcher;
@@ -42,10 +44,13 @@ pub(crate) fn run(args: &DemoArgs) -> Result<Exit, Failure> {
         return Err(Failure::Usage("--connections must be at least --clusters: each server needs one".into()));
     }
     find_server()?;
+    if args.act == Some(DemoAct::Cache) {
+        return cache::run(args.duration);
+    }
     let mut nm = NotificationManager::new([]).timeout(IDLE_PERIOD);
     let handle = nm.handle();
     let signals = SignalWatcher::new(move || drop(handle.stop()))?;
-    let mut show = Show::new(Plan::new(args), args.duration, args.rate);
+    let mut show = Show::new(Plan::new(args), args);
     if show.set_up(&mut nm, &signals)? {
         show.run(&mut nm).map_err(Failure::Output)?;
     }

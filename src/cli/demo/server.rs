@@ -2,11 +2,13 @@
 
 use notifyman::{Config, Connection};
 
+use super::cache;
 use super::plan::{Plan, channel_name};
 use crate::cli::cluster::{Cluster, ClusterError};
 
-/// Sessions of a server besides the listeners: the writer, and those that PostgreSQL reserves for the superuser.
-const OTHER_SESSIONS: usize = 10;
+/// Sessions of a server besides the listeners: the writer, those of the cache, and those that PostgreSQL reserves for the
+/// superuser.
+const OTHER_SESSIONS: usize = 10 + cache::SESSIONS;
 
 /// A throwaway server, with the settings to connect to it.
 pub(crate) struct DemoServer {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use notifyman::{ConnId, Error, Event, Gap, NotificationManager};
 
+use super::cache::CacheScene;
 use super::meter::Meter;
 use super::outage::Outage;
 use super::plan::Plan;
@@ -13,6 +14,7 @@ use super::server::DemoServer;
 use super::writer::micros;
 use super::writers::Writers;
 use super::{summary, view};
+use crate::cli::args::DemoArgs;
 use crate::cli::clock;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::counted;
@@ -36,6 +38,9 @@ pub(crate) struct Show {
     servers: Vec<DemoServer>,
     writers: Writers,
     outage: Option<Outage>,
+    /// The cache, while it is used, if it is part of the demonstration.
+    cache: Option<CacheScene>,
+    has_cache: bool,
     meter: Meter,
     screen: Screen,
     idle_at: Option<Instant>,
@@ -44,13 +49,15 @@ pub(crate) struct Show {
 }
 
 impl Show {
-    pub(crate) fn new(plan: Plan, length: Duration, rate: u32) -> Self {
+    pub(crate) fn new(plan: Plan, args: &DemoArgs) -> Self {
         Self {
             plan,
-            length,
+            length: args.duration,
             servers: Vec::new(),
-            writers: Writers::new(plan, rate),
+            writers: Writers::new(plan, args.rate),
             outage: None,
+            cache: None,
+            has_cache: args.act.is_none(),
             meter: Meter::new(plan.clusters, clock::now()),
             screen: Screen::new(),
             idle_at: None,
@@ -89,6 +96,10 @@ impl Show {
             }
         }
         self.print(&format!("{} open and listening", counted(connections, "connection"))).map_err(Failure::Output)?;
+        if self.has_cache {
+            // The first server is not shut down, unless it is the only one.
+            self.cache = Some(CacheScene::start(&self.servers[0].config)?);
+        }
         Ok(true)
     }
 
@@ -130,6 +141,9 @@ impl Show {
             self.print(&format!("server {} is restarted", self.plan.clusters))?;
         }
         if passed >= self.length * SILENCE / 100 && self.writers.stop() {
+            if let Some(cache) = &self.cache {
+                cache.stop();
+            }
             self.print("the writers stop: only idle events from now on")?;
         }
         Ok(())
@@ -220,10 +234,11 @@ impl Show {
         let (passed, length) = (now - self.meter.began, self.length);
         let note = format!("{:.1} of {} s", passed.min(length).as_secs_f64(), length.as_secs_f64());
         let (meter, idle_at) = (&self.meter, self.idle_at);
+        let cache = self.cache.as_ref().map(CacheScene::counts);
         self.screen.draw(
             now,
             (micros(passed), note),
-            |style, width| view::live(meter, idle_at.map(|at| now - at), style, width),
+            |style, width| view::live(meter, idle_at.map(|at| now - at), cache.as_ref(), style, width),
             || format!("{:>5.1} s  {}", passed.as_secs_f64(), view::plain(meter)),
         )
     }
@@ -249,16 +264,22 @@ impl Show {
         if let Some(outage) = self.outage.take() {
             outage.end();
         }
+        let (cache, error) = self.cache.take().map(CacheScene::finish).unzip();
+        if let Some(error) = error.flatten() {
+            return Err(error.into());
+        }
         let lines = match signal {
             Some(_) => vec![summary::interrupted(&self.meter)],
-            None => summary::lines(&reports, &self.meter, self.screen.style),
+            None => summary::lines(&reports, &self.meter, cache.as_ref(), self.screen.style),
         };
         for line in lines {
             self.screen.print(&line).map_err(Failure::Output)?;
         }
         Ok(match signal {
             Some(signal) => Exit::Signalled(signal),
-            None if summary::is_complete(&reports, &self.meter) => Exit::Done,
+            None if summary::is_complete(&reports, &self.meter) && cache.is_none_or(|it| it.fenced.stale == 0) => {
+                Exit::Done
+            }
             None => Exit::Incomplete,
         })
     }

@@ -4,9 +4,11 @@ use std::cmp::Ordering;
 
 use notifyman::Error;
 
+use super::cache::counts::SceneCounts;
+use super::cache::summary_line;
 use super::meter::{Meter, ServerCounts};
-use super::view::{grouped, latency, totals};
-use crate::cli::output::{Style, counted};
+use super::view::{latency, totals};
+use crate::cli::output::{Style, counted, grouped};
 
 /// The result of one server's writers.
 pub(crate) struct WriterReport {
@@ -83,7 +85,7 @@ pub(crate) fn interrupted(meter: &Meter) -> String {
 }
 
 /// Returns the table and the result, as lines of at most 79 columns, unless a reason is longer.
-pub(crate) fn lines(reports: &[WriterReport], meter: &Meter, style: Style) -> Vec<String> {
+pub(crate) fn lines(reports: &[WriterReport], meter: &Meter, cache: Option<&SceneCounts>, style: Style) -> Vec<String> {
     let mut lines = vec![String::new(), format!("{:>20}{:>14}{:>13}", "sent", "to deliver", "delivered")];
     for (number, (report, counts)) in reports.iter().zip(&meter.clusters).enumerate() {
         let verdict = match report.fault(counts) {
@@ -113,6 +115,7 @@ pub(crate) fn lines(reports: &[WriterReport], meter: &Meter, style: Style) -> Ve
     let restored: usize = meter.clusters.iter().map(|counts| counts.restored).sum();
     let (open, idles) = (counted(open, "connection"), counted(meter.idles, "idle event"));
     lines.push(format!("  {open} open, {restored} of them restored, {lost} lost; {idles}"));
+    lines.extend(cache.map(|counts| summary_line(counts, style)));
     lines.push(String::new());
     let down = reports.iter().position(|report| !matches!(report.history, WriterHistory::Uninterrupted));
     lines.push(match (is_complete(reports, meter), down) {

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use indicatif::HumanCount;
-
+use super::cache::counts::SceneCounts;
+use super::cache::live_line;
 use super::latency::LatencyHistogram;
 use super::meter::Meter;
-use crate::cli::output::Style;
+use crate::cli::output::{Style, grouped};
 
 /// The most servers that are shown. If there are more, those before the last are summed up: the outage is on the last.
 const SERVERS_SHOWN: usize = 6;
@@ -18,7 +18,13 @@ const BEFORE_REASON: usize = 31;
 const BEFORE_SAMPLE: usize = 39;
 
 /// Formats the state as several lines of at most `width` columns, which are redrawn.
-pub(crate) fn live(meter: &Meter, idle_ago: Option<Duration>, style: Style, width: usize) -> String {
+pub(crate) fn live(
+    meter: &Meter,
+    idle_ago: Option<Duration>,
+    cache: Option<&SceneCounts>,
+    style: Style,
+    width: usize,
+) -> String {
     let mut text = String::new();
     let hidden = meter.clusters.len().saturating_sub(SERVERS_SHOWN);
     for (number, counts) in meter.clusters.iter().enumerate() {
@@ -52,10 +58,13 @@ pub(crate) fn live(meter: &Meter, idle_ago: Option<Duration>, style: Style, widt
     };
     let ago = idle_ago.map(|ago| format!("   last {:.1} s ago", ago.as_secs_f64())).unwrap_or_default();
     let _ = write!(text, "\n  idle      {} events{}", style.bold(format!("{:>9}", meter.idles)), style.dim(ago));
+    if let Some(counts) = cache {
+        let _ = write!(text, "\n{}", live_line(counts, style));
+    }
 
     let _ = write!(text, "\n\n  {}", style.dim("samples of batches"));
     for sample in &meter.samples {
-        let (connection, cluster, len) = (sample.connection.to_string(), sample.cluster + 1, sample.len);
+        let (connection, cluster, len) = (sample.connection.number(), sample.cluster + 1, sample.len);
         let what = style.dim(truncated(&sample.first, width.saturating_sub(BEFORE_SAMPLE)));
         let _ = write!(text, "\n  conn {connection:<5} server {cluster:<3} {len:>4} in batch  {what}");
     }
@@ -103,11 +112,6 @@ pub(crate) fn time(micros: u64) -> String {
     }
 }
 
-/// Formats a number with a comma between thousands.
-pub(crate) fn grouped(number: u64) -> String {
-    HumanCount(number).to_string()
-}
-
 /// Formats values as a chart of one line.
 fn sparkline(values: &VecDeque<u64>) -> String {
     let most = values.iter().copied().max().unwrap_or_default().max(1);
@@ -129,7 +133,8 @@ pub(crate) fn truncated(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use notifyman::Error;
+    use crate::cli::demo::meter::Sample;
+    use notifyman::{Config, Error, NotificationManager};
     use std::time::Instant;
 
     #[test]
@@ -141,10 +146,15 @@ mod tests {
         let last = &mut meter.clusters[49];
         (last.open, last.lost, last.reason) = (0, 9_999, Some(Error::Disconnected));
         meter.received = 999_999_999;
+        let mut nm = NotificationManager::new([]);
+        let config = Config::new().host("a-server-with-a-long-name.example.com").user("postgres");
+        let connection = nm.dial(config, ["prices"]).unwrap();
+        meter.samples.push_back(Sample { connection, cluster: 49, len: 999, first: "x".repeat(200) });
         (0..100).for_each(|n| meter.latency.record(n * 99_999));
         meter.update_rates(Instant::now() + Duration::from_secs(60));
         for width in [79, 139] {
-            let text = live(&meter, Some(Duration::from_secs(9_999)), Style(false), width);
+            let text =
+                live(&meter, Some(Duration::from_secs(9_999)), Some(&SceneCounts::default()), Style(false), width);
             assert!(text.contains("and 44 more"), "{text}");
             assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
             assert!(width == 79 || text.contains(&Error::Disconnected.to_string()), "{text}");
