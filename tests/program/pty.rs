@@ -64,11 +64,12 @@ impl Terminal {
 #[test]
 fn listen_prints_text_on_a_terminal_unless_json_is_wanted() {
     let cluster = cluster();
+    let connection = format!("127.0.0.1:{}/postgres#1", cluster.port());
     for (args, environment, expected) in [
-        (["-n1"].as_slice(), [].as_slice(), "Z\x1b[0m 1 \x1b[36ma\x1b[0m x\\ty"),
-        (&["-n1"], &[("NO_COLOR", "1")], "Z 1 a x\\ty"),
-        (&["-n1"], &[("TERM", "dumb")], "Z 1 a x\\ty"),
-        (&["-n1", "--json"], &[], "\"payload\":\"x\\ty\""),
+        (["-n1"].as_slice(), [].as_slice(), format!("Z\x1b[0m {connection} \x1b[36ma\x1b[0m x\\ty")),
+        (&["-n1"], &[("NO_COLOR", "1")], format!("Z {connection} a x\\ty")),
+        (&["-n1"], &[("TERM", "dumb")], format!("Z {connection} a x\\ty")),
+        (&["-n1", "--json"], &[], "\"payload\":\"x\\ty\"".to_owned()),
     ] {
         let url = cluster.url();
         let args = [&["listen", "--url", &url, "a"], args].concat();
@@ -76,7 +77,7 @@ fn listen_prints_text_on_a_terminal_unless_json_is_wanted() {
         listener.wait_for("listens to a at");
         connect(&cluster).notify("a", "x\ty").unwrap();
         let text = listener.finish();
-        assert!(text.contains(expected), "{text:?}");
+        assert!(text.contains(&expected), "{text:?}");
     }
 }
 
