@@ -147,7 +147,7 @@ impl<K> Invalidator<K> {
     }
 }
 
-impl<K> Outdated<'_, K> {
+impl<'c, K> Outdated<'c, K> {
     /// Refuses fills of a key that have begun, and calls `remove` to remove it from the cache, under a lock.
     ///
     /// # Errors
@@ -174,6 +174,11 @@ impl<K> Outdated<'_, K> {
     /// Invalidates nothing: the notification says nothing about what is cached.
     pub fn nothing(&self) {
         self.is_handled.set(true);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(channel: &'c Arc<ChannelCore>) -> Self {
+        Self { channel, is_handled: Cell::new(false), key: PhantomData }
     }
 
     fn begin_removal(&self, key: K) -> Option<Removal<K>>

@@ -7,6 +7,8 @@ mod events;
 mod fill;
 mod floor;
 mod floors;
+#[cfg(test)]
+mod guards;
 mod invalidator;
 mod lease;
 mod removal;
