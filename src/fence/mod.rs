@@ -11,6 +11,8 @@ mod floors;
 mod guards;
 mod invalidator;
 mod lease;
+#[cfg(test)]
+mod model;
 mod removal;
 mod source;
 mod stripe;
