@@ -9,6 +9,8 @@ mod floor;
 mod floors;
 #[cfg(test)]
 mod guards;
+#[cfg(test)]
+mod interleavings;
 mod invalidator;
 mod lease;
 #[cfg(test)]
