@@ -95,7 +95,7 @@ fn one_by_one(cluster: &Cluster, threads: u64, turn: Duration) -> f64 {
             if !is_running() {
                 break;
             }
-            db.notify(CHANNEL, &format!("{thread}.{number}")).unwrap();
+            db.notify(CHANNEL, format!("{thread}.{number}")).unwrap();
             sent.fetch_add(1, Relaxed);
         }
     })

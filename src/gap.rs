@@ -169,7 +169,7 @@ impl serde::Serialize for Gap {
         let unix = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis);
         let mut gap = serializer.serialize_struct("Gap", 6)?;
         gap.serialize_field("channels", self.channels())?;
-        gap.serialize_field("cause", &self.cause().to_string())?;
+        gap.serialize_field("cause", &format!("{:#}", self.cause()))?;
         gap.serialize_field("since_unix_ms", &unix(self.since_wall()))?;
         gap.serialize_field("until_unix_ms", &unix(self.until_wall()))?;
         gap.serialize_field("gap_ms", &millis(self.duration()))?;

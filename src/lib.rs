@@ -47,10 +47,10 @@
 //!         Event::Restored(conn, gap) => {
 //!             println!("{conn}: read again what {:?} guard", gap.channels());
 //!         }
-//!         Event::Disconnected(conn, error) => println!("{conn}: {error}"),
+//!         Event::Disconnected(conn, error) => println!("{conn}: {error:#}"),
 //!         // Not restored: a wrong password, for example. After the last one
 //!         // the loop ends.
-//!         Event::Lost(conn, error) => println!("{conn} is lost: {error}"),
+//!         Event::Lost(conn, error) => println!("{conn} is lost: {error:#}"),
 //!         Event::Idle => {
 //!             // A safe place to stop, or for other work.
 //! #           nm.handle().stop();
@@ -134,7 +134,7 @@
 //! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
 //! # use std::time::Duration;
 //! # use notifyman::{ConnId, Connection, Error, NotificationManager};
-//! # fn log(id: ConnId, error: &Error) { eprintln!("{id} was lost: {error}") }
+//! # fn log(id: ConnId, error: &Error) { eprintln!("{id} was lost: {error:#}") }
 //! # fn main() -> Result<(), notifyman::Error> {
 //! # let mut db = Connection::connect(database())?;
 //! # db.listen(["prices"])?;
@@ -416,7 +416,8 @@ pub use config::{
 };
 pub use connection::{ConnectMany, Connection, Diagnosis, Finding, FindingKind, Severity, Wait};
 pub use error::{
-    ConfigError, ConnectError, Error, Escaped, ProtocolError, ServerError, TlsError, TlsErrorKind, ValueError,
+    ConfigError, ConnectError, Error, ErrorWith, Escaped, ProtocolError, ServerError, TlsError, TlsErrorKind,
+    ValueError,
 };
 pub use gap::Gap;
 #[cfg(feature = "stream")]

@@ -53,7 +53,8 @@ impl ThreadMark {
 /// The result of a request to a running manager or [`Notifier`](crate::Notifier), available when its loop has completed the
 /// request.
 ///
-/// A manager's tickets advance while the manager is iterated. Dropping a ticket does not withdraw the request.
+/// A manager's tickets advance while the manager is iterated. Dropping a ticket does not withdraw the request. The type of the
+/// error is [`Error`], or [`ErrorWith`](crate::ErrorWith) if something is returned with the error.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), notifyman::Error> {
@@ -65,39 +66,36 @@ impl ThreadMark {
 /// let loop_thread = std::thread::spawn(move || nm.by_ref().for_each(drop));
 ///
 /// let db = Connection::connect("postgres://localhost/app")?;
-/// let id = handle
-///     .insert(db)
-///     .wait(Duration::from_secs(1))?
-///     .expect("the manager is running");
+/// let id = handle.insert(db).wait(Duration::from_secs(1))?;
 /// println!("the loop has accepted the connection as {id}");
 /// handle.stop();
 /// # Ok(()) }
 /// ```
-pub struct Ticket<T> {
-    slot: Arc<TicketSlot<T>>,
+pub struct Ticket<T, E = Error> {
+    slot: Arc<TicketSlot<T, E>>,
     /// The thread that resolves the ticket, which therefore cannot wait for it.
     iterating: Arc<ThreadMark>,
 }
 
-struct TicketSlot<T> {
-    state: Mutex<TicketState<T>>,
+struct TicketSlot<T, E> {
+    state: Mutex<TicketState<T, E>>,
     resolved: Condvar,
 }
 
-enum TicketState<T> {
+enum TicketState<T, E> {
     /// Not resolved; the waker is that of the task that polls the ticket.
     Pending(Option<Waker>),
-    Resolved(Result<T, Error>),
+    Resolved(Result<T, E>),
     /// The result has been taken.
     Spent,
 }
 
-impl<T> TicketState<T> {
+impl<T, E: From<Error>> TicketState<T, E> {
     /// Takes the result, if there is one; after that, returns [`Error::TicketSpent`].
-    fn take(&mut self) -> Option<Result<T, Error>> {
+    fn take(&mut self) -> Option<Result<T, E>> {
         match std::mem::replace(self, Self::Spent) {
             Self::Resolved(result) => Some(result),
-            Self::Spent => Some(Err(Error::TicketSpent)),
+            Self::Spent => Some(Err(Error::TicketSpent.into())),
             pending @ Self::Pending(_) => {
                 *self = pending;
                 None
@@ -106,13 +104,13 @@ impl<T> TicketState<T> {
     }
 }
 
-impl<T> TicketSlot<T> {
-    fn lock(&self) -> MutexGuard<'_, TicketState<T>> {
+impl<T, E> TicketSlot<T, E> {
+    fn lock(&self) -> MutexGuard<'_, TicketState<T, E>> {
         // The state is consistent whenever the lock is released.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, value: Result<T, Error>) {
+    fn put(&self, value: Result<T, E>) {
         let before = std::mem::replace(&mut *self.lock(), TicketState::Resolved(value));
         self.resolved.notify_all();
         if let TicketState::Pending(Some(waker)) = before {
@@ -121,8 +119,8 @@ impl<T> TicketSlot<T> {
     }
 }
 
-impl<T> Ticket<T> {
-    pub(crate) fn new(iterating: &Arc<ThreadMark>) -> (Resolver<T>, Self) {
+impl<T, E: From<Error>> Ticket<T, E> {
+    pub(crate) fn new(iterating: &Arc<ThreadMark>) -> (Resolver<T, E>, Self) {
         let state = Mutex::new(TicketState::Pending(None));
         let slot = Arc::new(TicketSlot { state, resolved: Condvar::new() });
         let end = Some(ResolverEnd::Ticket(Arc::clone(&slot)));
@@ -130,7 +128,7 @@ impl<T> Ticket<T> {
     }
 
     /// Returns a ticket that is already resolved.
-    pub(crate) fn resolved(iterating: &Arc<ThreadMark>, value: Result<T, Error>) -> Self {
+    pub(crate) fn resolved(iterating: &Arc<ThreadMark>, value: Result<T, E>) -> Self {
         let (resolver, ticket) = Self::new(iterating);
         resolver.resolve(value);
         ticket
@@ -145,7 +143,7 @@ impl<T> Ticket<T> {
     /// - [`Error::Stopped`] if the manager was dropped or the notifier was stopped.
     /// - [`Error::TicketSpent`] if the result has been returned before.
     /// - Otherwise the error of the request.
-    pub fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Result<T, Error> {
+    pub fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Result<T, E> {
         let timeout = timeout.into();
         let deadline = timeout.and_then(|timeout| clock::now().checked_add(timeout));
         let mut state = self.slot.lock();
@@ -154,7 +152,7 @@ impl<T> Ticket<T> {
                 return value;
             }
             if self.iterating.is_current() {
-                return Err(Error::WouldDeadlock);
+                return Err(Error::WouldDeadlock.into());
             }
             state = match deadline {
                 None => self.slot.resolved.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -162,7 +160,7 @@ impl<T> Ticket<T> {
                     let left = deadline.saturating_duration_since(clock::now());
                     if left.is_zero() {
                         let after = timeout.unwrap_or_default();
-                        return Err(Error::Timeout { action: "the manager's loop", after, closed: false });
+                        return Err(Error::Timeout { action: "the manager's loop", after, closed: false }.into());
                     }
                     self.slot.resolved.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
@@ -172,13 +170,13 @@ impl<T> Ticket<T> {
 
     /// Returns the result if the ticket is resolved. The result is returned once; after that, every call returns
     /// [`Error::TicketSpent`].
-    pub fn try_get(&mut self) -> Option<Result<T, Error>> {
+    pub fn try_get(&mut self) -> Option<Result<T, E>> {
         self.slot.lock().take()
     }
 }
 
-impl<T> Future for Ticket<T> {
-    type Output = Result<T, Error>;
+impl<T, E: From<Error>> Future for Ticket<T, E> {
+    type Output = Result<T, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.slot.lock();
@@ -192,7 +190,7 @@ impl<T> Future for Ticket<T> {
     }
 }
 
-impl<T> fmt::Debug for Ticket<T> {
+impl<T, E> fmt::Debug for Ticket<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match *self.slot.lock() {
             TicketState::Pending(_) => "pending",
@@ -230,21 +228,21 @@ impl Drop for MemoryPermit {
 }
 
 /// The means to resolve a ticket. If it is dropped unresolved, the ticket resolves to [`Error::Stopped`].
-pub(crate) struct Resolver<T> {
-    end: Option<ResolverEnd<T>>,
+pub(crate) struct Resolver<T, E: From<Error> = Error> {
+    end: Option<ResolverEnd<T, E>>,
     /// The memory that the request takes until it is resolved.
     permit: Option<MemoryPermit>,
 }
 
-enum ResolverEnd<T> {
-    Ticket(Arc<TicketSlot<T>>),
+enum ResolverEnd<T, E> {
+    Ticket(Arc<TicketSlot<T, E>>),
     /// A function to call with the result, on the loop's thread.
-    Call(Box<dyn FnOnce(Result<T, Error>) + Send>),
+    Call(Box<dyn FnOnce(Result<T, E>) + Send>),
 }
 
-impl<T> Resolver<T> {
+impl<T, E: From<Error>> Resolver<T, E> {
     /// Returns a resolver that calls a function instead of resolving a ticket.
-    pub(crate) fn call(then: impl FnOnce(Result<T, Error>) + Send + 'static) -> Self {
+    pub(crate) fn call(then: impl FnOnce(Result<T, E>) + Send + 'static) -> Self {
         Self { end: Some(ResolverEnd::Call(Box::new(then))), permit: None }
     }
 
@@ -253,11 +251,11 @@ impl<T> Resolver<T> {
         self
     }
 
-    pub(crate) fn resolve(mut self, value: Result<T, Error>) {
+    pub(crate) fn resolve(mut self, value: Result<T, E>) {
         self.put(value);
     }
 
-    fn put(&mut self, value: Result<T, Error>) {
+    fn put(&mut self, value: Result<T, E>) {
         // The waiting thread may make another request immediately, so the memory must be released first.
         self.permit = None;
         match self.end.take() {
@@ -268,9 +266,9 @@ impl<T> Resolver<T> {
     }
 }
 
-impl<T> Drop for Resolver<T> {
+impl<T, E: From<Error>> Drop for Resolver<T, E> {
     fn drop(&mut self) {
-        self.put(Err(Error::Stopped));
+        self.put(Err(Error::Stopped.into()));
     }
 }
 
@@ -281,7 +279,7 @@ mod tests {
     #[test]
     fn a_ticket_returns_its_result_once_on_any_thread() {
         let mark = Arc::new(ThreadMark::default());
-        let (resolver, mut ticket) = Ticket::new(&mark);
+        let (resolver, mut ticket) = Ticket::<u32>::new(&mark);
         assert_eq!(format!("{ticket:?}"), r#"Ticket { state: "pending" }"#);
         assert!(ticket.try_get().is_none());
         assert!(ticket.wait(Duration::from_millis(1)).unwrap_err().is_timeout());

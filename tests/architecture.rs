@@ -523,3 +523,37 @@ const WORDS: &[(&str, usize)] = &[
 fn names<'f>(files: impl Iterator<Item = &'f SourceFile>) -> Vec<&'f str> {
     files.map(|file| file.name.as_str()).collect()
 }
+
+/// Examples fit the page of rustdoc without a scroll bar. Pictures and output, in blocks marked `text`, cannot be wrapped.
+#[test]
+fn examples_are_at_most_80_columns_wide() {
+    let mut wide = Vec::new();
+    let mut check = |name: &str, lines: &mut dyn Iterator<Item = &str>| {
+        let mut block = None;
+        for line in lines {
+            match (line.trim_start().strip_prefix("```"), &block) {
+                (Some(language), None) => block = Some(language.to_owned()),
+                (Some(_), Some(_)) => block = None,
+                // rustdoc hides these.
+                (None, Some(language)) if language == "text" || line.starts_with("# ") => {}
+                (None, Some(_)) if line.chars().count() > 80 => wide.push(format!("{name}: {line}")),
+                _ => {}
+            }
+        }
+    };
+    for (name, text) in pages() {
+        check(&name, &mut text.lines());
+    }
+    for (name, text) in texts("src").into_iter().filter(|(name, _)| name.ends_with(".md")) {
+        check(&name, &mut text.lines());
+    }
+    for file in rust_files("src") {
+        let docs = file.lines.iter().filter_map(|line| {
+            let line = line.trim_start();
+            let text = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"))?;
+            Some(text.strip_prefix(' ').unwrap_or(text))
+        });
+        check(&file.name, &mut docs.into_iter());
+    }
+    assert!(wide.is_empty(), "examples are wider than 80 columns: {wide:#?}");
+}

@@ -22,7 +22,7 @@ pub fn notifier(load: &Load, policy: Policy, workers: usize) -> Cost {
                 spin(busy);
             }
         };
-        n.subscribe(id, &channel(id % load.channels), callback).unwrap();
+        n.subscribe(id, channel(id % load.channels), callback).unwrap();
     }
     listen(&n);
     let meter = Meter::start();

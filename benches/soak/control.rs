@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use notifyman::{Config, ConnId, Connection, Dead, Error, Handle, Ticket};
+use notifyman::{Config, ConnId, Connection, Dead, Error, ErrorWith, Handle, Ticket};
 
 use crate::SiteUrls;
 use crate::args::{Args, Random};
@@ -20,7 +20,7 @@ enum OpenRequest {
     Listen(ConnId, Channel, Ticket<()>),
     Unlisten(ConnId, Channel, Ticket<()>),
     Notify(Channel, u64, Ticket<()>),
-    Remove(ConnId, Ticket<Option<Result<Connection, Dead>>>),
+    Remove(ConnId, Ticket<Connection, ErrorWith<Dead>>),
     Plain(Ticket<()>),
 }
 
@@ -117,9 +117,9 @@ impl Control {
         }
         let since = [ALL, BY_HANDLE].map(|name| self.ledger.last_number(&(site, name.to_owned())));
         let id = match self.handle.insert(db).wait(TICKET_TIMEOUT) {
-            Ok(Ok(id)) => id,
-            Ok(Err(_)) | Err(Error::Stopped) => return Ok(()),
-            Err(error) => return Err(Violation(format!("an insert's ticket: {error}"))),
+            Ok(id) => id,
+            Err(error) if matches!(error.error(), Error::Stopped) => return Ok(()),
+            Err(error) => return Err(Violation(format!("an insert's ticket: {error:#}"))),
         };
         self.fleet.insert(id, (site, Vec::new()));
         for (name, since) in [ALL, BY_HANDLE].into_iter().zip(since) {
@@ -163,12 +163,16 @@ impl Control {
                 },
                 OpenRequest::Remove(id, ticket) => match ticket.try_get() {
                     None => None,
-                    Some(Ok(Some(_))) => {
+                    Some(Err(error)) if error.value().is_none() => {
+                        if let Error::UnknownConnection = error.error() {
+                            return Err(Violation(format!("{id} was not in the manager")));
+                        }
+                        Some(expected("remove", error.error())?)
+                    }
+                    Some(Ok(_) | Err(_)) => {
                         self.ledger.remove(*id);
                         Some(true)
                     }
-                    Some(Ok(None)) => return Err(Violation(format!("{id} was not in the manager"))),
-                    Some(Err(error)) => Some(expected("remove", &error)?),
                 },
                 OpenRequest::Plain(ticket) => ticket.try_get().map(|result| result.is_ok()),
             };

@@ -85,7 +85,7 @@ impl Report {
         let shown = |it: Option<u64>| it.map_or_else(|| "?".to_owned(), |n| n.to_string());
         format!(
             "{end}{} numbers sent, {} notifications received, {} more reported as gaps; {} gaps, {} losses, {} restorations\n\
-             {} faults; {} tickets resolved, {} of them refused; {} damaged by forged bytes; the latest canary took {} µs\n\
+             {} faults; {} tickets resolved, {} of them refused; {} damaged by forged bytes; the latest canary took {:?}\n\
              memory {} MiB after the warm-up, {} MiB at the end; {} descriptors for {} connections",
             ledger.sent(),
             stats.notifications,
@@ -97,7 +97,7 @@ impl Report {
             ledger.tickets.load(Relaxed),
             ledger.refused.load(Relaxed),
             ledger.damaged.load(Relaxed),
-            stats.canary_micros,
+            stats.canary_time.unwrap_or_default(),
             shown(before.and_then(|it| it.mebibytes)),
             shown(now.mebibytes),
             shown(now.descriptors),

@@ -62,8 +62,9 @@ pub enum Truncated {
 /// use notifyman::changes::{Change, Method};
 ///
 /// let change: Change = serde_json::from_str(
-///     r#"{"number":7,"table_schema":"public","table_name":"price","session_user":"app","method":"UPDATE",
-///         "old_data":{"id":1,"cents":41},"new_data":{"id":1,"cents":42},"query":null}"#,
+///     r#"{"number":7,"table_schema":"public","table_name":"price",
+///         "session_user":"app","method":"UPDATE","old_data":{"id":1,"cents":41},
+///         "new_data":{"id":1,"cents":42},"query":null}"#,
 /// )?;
 /// assert_eq!(change.method, Method::Update);
 /// assert_eq!(change.new_data.unwrap()["cents"], 42);
@@ -150,9 +151,11 @@ pub enum SchemaEvent {
 /// use notifyman::changes::{SchemaChange, SchemaEvent};
 ///
 /// let change: SchemaChange = serde_json::from_str(
-///     r#"{"number":8,"event":"altered","session_user":"app","classid":1259,"objid":16385,"objsubid":2,
-///         "command_tag":"ALTER TABLE","object_type":"table column","object_name":"price",
-///         "object_identity":"public.price.cents","schema_name":"public","original":null,"normal":null,
+///     r#"{"number":8,"event":"altered","session_user":"app","classid":1259,
+///         "objid":16385,"objsubid":2,"command_tag":"ALTER TABLE",
+///         "object_type":"table column","object_name":"price",
+///         "object_identity":"public.price.cents","schema_name":"public",
+///         "original":null,"normal":null,
 ///         "in_extension":false,"is_temporary":false}"#,
 /// )?;
 /// assert_eq!(change.event, SchemaEvent::Altered);

@@ -264,7 +264,7 @@ impl DatabaseFollower {
         match (request, rows.first(), &self.options) {
             (DatabaseRequest::Objects, Some(row), Some(options)) => match from_json::<Objects>(row) {
                 Ok(objects) => [objects.problems(options), objects.warnings(options)].concat(),
-                Err(error) => vec![error.to_string()],
+                Err(error) => vec![format!("{error:#}")],
             },
             (DatabaseRequest::Coverage, ..) => rows.iter().map(installation::uncovered_problem).collect(),
             _ => Vec::new(),
@@ -288,7 +288,7 @@ impl DatabaseFollower {
             (DatabaseRequest::Log(_), Some("42501")) => ". Grant its role the privileges that `notifyman build` prints",
             _ => "",
         };
-        let warning = format!("could not {}: {error}{remedy}", request.purpose());
+        let warning = format!("could not {}: {error:#}{remedy}", request.purpose());
         self.set_warning(request, Some(warning), cx);
     }
 
@@ -298,7 +298,7 @@ impl DatabaseFollower {
             return self.end(error, cx);
         }
         self.next_check = cx.now.checked_add(RETRY);
-        self.set_warning(DatabaseRequest::Installation, Some(error.to_string()), cx);
+        self.set_warning(DatabaseRequest::Installation, Some(format!("{error:#}")), cx);
     }
 
     // ---- preparing --------------------------------------------------------------------------------------------------

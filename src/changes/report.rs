@@ -29,7 +29,7 @@ pub struct Progress<'a> {
 ///     println!("{table} is covered");
 /// }
 /// for (table, error) in report.failed() {
-///     eprintln!("{table} is not covered: {error}");
+///     eprintln!("{table} is not covered: {error:#}");
 /// }
 /// # assert_eq!((report.covered().len(), report.failed().len()), (1, 0));
 /// # Ok(()) }

@@ -146,7 +146,7 @@ fn is_stale(error: &Error) -> bool {
 fn explain(error: Error) -> Error {
     match error.sqlstate() {
         Some("42710") => {
-            changes_error(format!("{error}: that trigger is not notifyman's. Rename it, or leave the table out"))
+            changes_error(format!("{error:#}: that trigger is not notifyman's. Rename it, or leave the table out"))
         }
         _ => error,
     }

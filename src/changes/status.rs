@@ -79,7 +79,7 @@ impl Status {
             Ok(()) => {}
             // A table, a column or a function does not exist.
             Err(error) if error.sqlstate().is_some_and(|code| matches!(code, "42P01" | "42703" | "42883")) => {
-                status.problems.push(format!("the installation is damaged, or of another version: {error}"));
+                status.problems.push(format!("the installation is damaged, or of another version: {error:#}"));
             }
             Err(Error::Changes(reason)) => status.problems.push(reason.to_string()),
             Err(error) => return Err(error),

@@ -1,6 +1,6 @@
 //! The tables of an installation, and their states.
 
-use std::fmt;
+use crate::config::{Named as _, named};
 
 /// A table that is selected, or that has a trigger of this installation.
 ///
@@ -38,6 +38,7 @@ pub struct Table {
 /// use notifyman::changes::TableState;
 ///
 /// assert_eq!(TableState::LeftOver.to_string(), "left over");
+/// assert_eq!("left over".parse(), Ok(TableState::LeftOver));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -59,35 +60,25 @@ pub enum TableState {
     LeftOver,
 }
 
-impl TableState {
-    const NAMES: [(Self, &str); 7] = [
-        (Self::Right, "right"),
-        (Self::Generic, "generic"),
-        (Self::Disabled, "disabled"),
-        (Self::Missing, "missing"),
-        (Self::Outdated, "outdated"),
-        (Self::Different, "different"),
-        (Self::LeftOver, "left over"),
-    ];
+named!(TableState {
+    Right: "right",
+    Generic: "generic",
+    Disabled: "disabled",
+    Missing: "missing",
+    Outdated: "outdated",
+    Different: "different",
+    LeftOver: "left over",
+});
 
+impl TableState {
     /// Parses the name that `states.sql` returns.
     pub(crate) fn parse(name: &str) -> Self {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map_or(Self::Different, |(state, _)| *state)
+        name.parse().unwrap_or(Self::Different)
     }
 
     /// Returns `true` if a build changes nothing about the table.
     pub(crate) fn needs_no_build(self) -> bool {
         matches!(self, Self::Right | Self::Disabled)
-    }
-
-    fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
-    }
-}
-
-impl fmt::Display for TableState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
     }
 }
 

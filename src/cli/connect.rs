@@ -21,7 +21,7 @@ pub(crate) fn configs(urls: &[Option<&str>]) -> Result<Vec<Config>, Failure> {
     let config = |(number, url): (usize, &Option<&str>)| {
         config(*url).map_err(|error| match urls.len() {
             1 => Failure::from(error),
-            _ => Failure::Usage(format!("URL number {number}: {error}")),
+            _ => Failure::Usage(format!("URL number {number}: {error:#}")),
         })
     };
     (1..).zip(urls).map(config).collect()
@@ -35,7 +35,7 @@ pub(crate) fn connect(config: &Config) -> Result<Connection, Failure> {
 /// Returns the failure for an error of connecting, with advice if there is any.
 pub(crate) fn failure_with_advice(error: Error) -> Failure {
     match advice(&error) {
-        Some(advice) => Failure::Advised(error.to_string(), advice),
+        Some(advice) => Failure::Advised(format!("{error:#}"), advice),
         None => Failure::from(error),
     }
 }

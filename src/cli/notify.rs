@@ -57,10 +57,10 @@ fn send(connection: &mut Connection, channel: &str, lines: &[String], sent: u64)
     let (first, last) = (sent + 1, sent + lines.len() as u64);
     if connection.is_closed() || error.is_timeout() {
         let these = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
-        return Err(Failure::Failed(format!("{error}; {}, and perhaps {these}", sent_before(sent))));
+        return Err(Failure::Failed(format!("{error:#}; {}, and perhaps {these}", sent_before(sent))));
     }
     if first == last {
-        return Err(Failure::Failed(line_error(sent, first, &error.to_string())));
+        return Err(Failure::Failed(line_error(sent, first, &format!("{error:#}"))));
     }
     // One line made the server refuse all of them: find it by halves.
     let (head, tail) = lines.split_at(lines.len() / 2);

@@ -30,6 +30,6 @@ pub(crate) enum Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        if error.is_usage() { Failure::Usage(error.to_string()) } else { Failure::Failed(error.to_string()) }
+        if error.is_usage() { Failure::Usage(format!("{error:#}")) } else { Failure::Failed(format!("{error:#}")) }
     }
 }

@@ -80,7 +80,7 @@ impl fmt::Display for Config {
                 let label = self.label_at();
                 write!(f, "{}{}{}", Escaped(&label), places.join(","), self.role_and_database())
             }
-            Err(error) => write!(f, "unusable settings ({error})"),
+            Err(error) => write!(f, "unusable settings ({error:#})"),
         }
     }
 }

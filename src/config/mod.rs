@@ -47,8 +47,8 @@ use crate::error::Error;
 
 pub(crate) use endpoints::{Endpoint, Host};
 pub(crate) use feature::BUILT_IN as TLS_BUILT_IN;
-pub(crate) use names::Named;
 pub use names::UnknownName;
+pub(crate) use names::{Named, named};
 pub(crate) use passfile::Passfile;
 pub(crate) use password::PasswordProvider;
 pub use password::PasswordRequest;
@@ -334,7 +334,8 @@ impl Config {
     /// use notifyman::Config;
     ///
     /// let config = Config::without_env("postgres://app@db1/shop")?.label("berlin");
-    /// assert_eq!(config.to_string(), r#"berlin at db1:5432 as "app", database "shop""#);
+    /// let expected = r#"berlin at db1:5432 as "app", database "shop""#;
+    /// assert_eq!(config.to_string(), expected);
     /// assert_eq!(config.get_label(), Some("berlin"));
     /// # Ok::<(), notifyman::Error>(())
     /// ```
@@ -402,19 +403,21 @@ impl Config {
     /// Sets the limit for opening a connection, including name resolution, all hosts and addresses, and the login.
     /// Default: 30 seconds.
     ///
-    /// `None`, zero (as in libpq) and `Duration::MAX` mean no limit.
+    /// `None` and `Duration::MAX` mean no limit. It must be greater than zero. (In a connection string, `connect_timeout=0`
+    /// means no limit, as in libpq.)
     #[must_use]
     pub fn connect_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
-        let limit = timeout.into().filter(|timeout| !timeout.is_zero()).unwrap_or(Duration::MAX);
+        let limit = timeout.into().unwrap_or(Duration::MAX);
         self.set(|s| s.connect_timeout = TimeLimit(limit))
     }
 
     /// Sets the limit for a single blocking call, such as `listen` or `query`. Default: 30 seconds.
     ///
-    /// It must be greater than zero; `Duration::MAX` means no limit.
+    /// `None` and `Duration::MAX` mean no limit. It must be greater than zero.
     #[must_use]
-    pub fn call_timeout(self, timeout: Duration) -> Self {
-        self.set(|s| s.call_timeout = TimeLimit(timeout))
+    pub fn call_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
+        let limit = timeout.into().unwrap_or(Duration::MAX);
+        self.set(|s| s.call_timeout = TimeLimit(limit))
     }
 
     /// Enables or disables TCP keepalives. Default: enabled.
@@ -423,36 +426,41 @@ impl Config {
         self.set(|s| s.omits_keepalives = !on)
     }
 
-    /// Sets the idle time before the first TCP keepalive probe. Zero means the system's default.
+    /// Sets the idle time before the first TCP keepalive probe. `None` means the system's default.
     ///
-    /// The value is rounded up to whole seconds; the maximum is 32,767 (Linux's limit).
+    /// The value is rounded up to whole seconds; the minimum is 1, the maximum 32,767 (Linux's limit).
     #[must_use]
-    pub fn keepalives_idle(self, idle: Duration) -> Self {
-        self.set(|s| s.keepalives_idle = whole_seconds(idle))
+    pub fn keepalives_idle(self, idle: impl Into<Option<Duration>>) -> Self {
+        let idle = idle.into().map(whole_seconds);
+        self.set(|s| s.keepalives_idle = idle)
     }
 
-    /// Sets the interval between TCP keepalive probes. Zero means the system's default.
+    /// Sets the interval between TCP keepalive probes. `None` means the system's default.
     ///
-    /// The value is rounded up to whole seconds; the maximum is 32,767 (Linux's limit).
+    /// The value is rounded up to whole seconds; the minimum is 1, the maximum 32,767 (Linux's limit).
     #[must_use]
-    pub fn keepalives_interval(self, interval: Duration) -> Self {
-        self.set(|s| s.keepalives_interval = whole_seconds(interval))
+    pub fn keepalives_interval(self, interval: impl Into<Option<Duration>>) -> Self {
+        let interval = interval.into().map(whole_seconds);
+        self.set(|s| s.keepalives_interval = interval)
     }
 
-    /// Sets the number of unanswered TCP keepalive probes after which the connection is lost. Zero means the system's
-    /// default; the maximum is 127 (Linux's limit).
+    /// Sets the number of unanswered TCP keepalive probes after which the connection is lost. `None` means the system's
+    /// default; the minimum is 1, the maximum 127 (Linux's limit).
     #[must_use]
-    pub fn keepalives_count(self, count: u32) -> Self {
-        self.set(|s| s.keepalives_count = Some(count).filter(|count| *count > 0))
+    pub fn keepalives_count(self, count: impl Into<Option<u32>>) -> Self {
+        let count = count.into();
+        self.set(|s| s.keepalives_count = count)
     }
 
-    /// Sets how long transmitted data may stay unacknowledged before the connection is lost. Zero means the system's
+    /// Sets how long transmitted data may stay unacknowledged before the connection is lost. `None` means the system's
     /// default.
     ///
-    /// The value is rounded up to whole milliseconds; the maximum is 2,147,483,647. It has an effect only on Linux.
+    /// The value is rounded up to whole milliseconds; the minimum is 1, the maximum 2,147,483,647. It has an effect only on
+    /// Linux.
     #[must_use]
-    pub fn tcp_user_timeout(self, timeout: Duration) -> Self {
-        self.set(|s| s.tcp_user_timeout = whole_millis(timeout))
+    pub fn tcp_user_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
+        let timeout = timeout.into().map(whole_millis);
+        self.set(|s| s.tcp_user_timeout = timeout)
     }
 
     /// Sets the authentication methods that are allowed. An empty list allows all.
@@ -778,9 +786,9 @@ impl Config {
         Some(self.inner.connect_timeout.0).filter(|limit| *limit != Duration::MAX)
     }
 
-    /// Returns the limit for a single blocking call. `Duration::MAX` means no limit.
-    pub fn get_call_timeout(&self) -> Duration {
-        self.inner.call_timeout.0
+    /// Returns the limit for a single blocking call. `None` means no limit.
+    pub fn get_call_timeout(&self) -> Option<Duration> {
+        Some(self.inner.call_timeout.0).filter(|limit| *limit != Duration::MAX)
     }
 
     /// Returns `true` if TCP keepalives are enabled.
@@ -1045,7 +1053,7 @@ mod tests {
     fn durations_are_rounded_up_to_the_units_of_the_system() {
         let config = Config::new()
             .keepalives_idle(Duration::from_millis(1))
-            .keepalives_interval(Duration::ZERO)
+            .keepalives_interval(None)
             .tcp_user_timeout(Duration::from_micros(1001));
         assert_eq!(config.get_keepalives_idle(), Some(Duration::from_secs(1)));
         assert_eq!(config.get_keepalives_interval(), None);
@@ -1060,7 +1068,7 @@ mod tests {
         assert_eq!(limit("connect_timeout=1"), Some(Duration::from_secs(1)));
         assert_eq!(limit("connect_timeout=0"), None);
         assert_eq!(limit("connect_timeout=-1"), None);
-        for never in [None, Some(Duration::ZERO), Some(Duration::MAX)] {
+        for never in [None, Some(Duration::MAX)] {
             assert_eq!(Config::new().connect_timeout(never).get_connect_timeout(), None);
         }
     }

@@ -65,29 +65,29 @@ pub(crate) trait Named: Copy + PartialEq + 'static {
 /// Names the values of an enum, as in `named!(Switch { On: "on", Off: "off" })`, and implements `Display` and `FromStr`.
 macro_rules! named {
     ($type:ident { $($value:ident: $name:literal),+ $(,)? }) => {
-        impl super::names::Named for $type {
+        impl $crate::config::Named for $type {
             const NAMES: &'static [(&'static str, Self)] = &[$(($name, Self::$value)),+];
         }
 
-        /// Formats the name, as in a connection string.
+        /// Formats the name, as in connection strings, options and events.
         impl std::fmt::Display for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.pad(super::names::Named::name(*self))
+                f.pad($crate::config::Named::name(*self))
             }
         }
 
         /// Parses the exact name, as `Display` writes it.
         impl std::str::FromStr for $type {
-            type Err = super::names::UnknownName;
+            type Err = $crate::config::UnknownName;
 
             fn from_str(name: &str) -> Result<Self, Self::Err> {
-                super::names::Named::parse_name(name)
+                $crate::config::Named::parse_name(name)
             }
         }
     };
 }
 
-pub(super) use named;
+pub(crate) use named;
 
 #[cfg(test)]
 mod tests {

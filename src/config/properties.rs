@@ -170,8 +170,8 @@ mod tests {
         prop_oneof!["[ -~]{0,12}", r"[a=' \\%@/?&:,+é☃\t\n]{0,8}", "\\PC{0,6}"]
     }
 
-    fn seconds() -> impl Strategy<Value = Duration> {
-        (0..=32_767_u64).prop_map(Duration::from_secs)
+    fn seconds() -> impl Strategy<Value = Option<Duration>> {
+        proptest::option::of((1..=32_767_u64).prop_map(Duration::from_secs))
     }
 
     prop_compose! {
@@ -206,8 +206,8 @@ mod tests {
             places in places(),
             (user, password, dbname, name, options) in (text(), text(), text(), text(), text()),
             connect in proptest::option::of(1..100_000_u64),
-            (keepalives, idle, interval, count) in (any::<bool>(), seconds(), seconds(), 0..=127_u32),
-            user_timeout in 0..=i32::MAX as u64,
+            (keepalives, idle, interval, count) in (any::<bool>(), seconds(), seconds(), proptest::option::of(1..=127_u32)),
+            user_timeout in proptest::option::of(1..=i32::MAX as u64),
             methods in proptest::collection::vec(prop_oneof![
                 Just(AuthMethod::None), Just(AuthMethod::Password), Just(AuthMethod::Md5), Just(AuthMethod::ScramSha256)
             ], 0..4),
@@ -226,7 +226,7 @@ mod tests {
                 .keepalives_idle(idle)
                 .keepalives_interval(interval)
                 .keepalives_count(count)
-                .tcp_user_timeout(Duration::from_millis(user_timeout))
+                .tcp_user_timeout(user_timeout.map(Duration::from_millis))
                 .require_auth(methods)
                 .channel_binding(binding)
                 .sslmode(sslmode)

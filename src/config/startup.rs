@@ -123,7 +123,12 @@ mod tests {
         for (config, part) in [
             (new().port(0), "port"),
             (new().sslnegotiation(SslNegotiation::Direct), "sslnegotiation=direct"),
-            (new().call_timeout(Duration::ZERO), "call_timeout"),
+            (new().call_timeout(Duration::ZERO), "call_timeout must be greater than zero"),
+            (new().connect_timeout(Duration::ZERO), "connect_timeout must be greater than zero"),
+            (new().keepalives_idle(Duration::ZERO), "None means the system's default"),
+            (new().keepalives_interval(Duration::ZERO), "greater than zero"),
+            (new().keepalives_count(0), "greater than zero"),
+            (new().tcp_user_timeout(Duration::ZERO), "greater than zero"),
             (new().keepalives_idle(too_long), "32767"),
             (new().keepalives_interval(Duration::MAX), "32767"),
             (new().keepalives_count(128), "127"),

@@ -155,8 +155,18 @@ impl ConfigValues {
         if self.ports.contains(&0) {
             return Err("port must be from 1 to 65535".into());
         }
-        if self.call_timeout.0.is_zero() {
-            return Err("call_timeout must be greater than zero; Duration::MAX means no limit".into());
+        for (name, limit) in [("connect_timeout", self.connect_timeout), ("call_timeout", self.call_timeout)] {
+            if limit.0.is_zero() {
+                return Err(format!("{name} must be greater than zero; None means no limit"));
+            }
+        }
+        let periods = [self.keepalives_idle, self.keepalives_interval, self.tcp_user_timeout];
+        if periods.contains(&Some(Duration::ZERO)) || self.keepalives_count == Some(0) {
+            return Err(
+                "keepalives_idle, keepalives_interval, keepalives_count and tcp_user_timeout must be greater than zero; \
+                 None means the system's default"
+                    .into(),
+            );
         }
         let seconds = Duration::from_secs(KEEPALIVE_SECONDS_MAX.into());
         if self.keepalives_idle.max(self.keepalives_interval) > Some(seconds) {
@@ -208,16 +218,16 @@ pub(super) fn given_path(path: impl Into<PathBuf>) -> Option<PathBuf> {
     Some(path.into()).filter(|path| !path.as_os_str().is_empty())
 }
 
-/// Rounds up to whole seconds, and treats zero as not set.
-pub(super) fn whole_seconds(duration: Duration) -> Option<Duration> {
+/// Rounds up to whole seconds.
+pub(super) fn whole_seconds(duration: Duration) -> Duration {
     let more = u64::from(duration.subsec_nanos() > 0);
-    Some(Duration::from_secs(duration.as_secs().saturating_add(more))).filter(|duration| !duration.is_zero())
+    Duration::from_secs(duration.as_secs().saturating_add(more))
 }
 
-/// Rounds up to whole milliseconds, and treats zero as not set.
-pub(super) fn whole_millis(duration: Duration) -> Option<Duration> {
+/// Rounds up to whole milliseconds.
+pub(super) fn whole_millis(duration: Duration) -> Duration {
     let millis = duration.as_nanos().div_ceil(1_000_000);
-    Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))).filter(|duration| !duration.is_zero())
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
 /// Returns an error without a position.

@@ -330,7 +330,7 @@ impl<S: Transport> Link<S> {
             entry.field("gap_channels", &gap.channels().len());
         }
         if let Some(error) = self.error() {
-            entry.field("error", &format_args!("{error}"));
+            entry.field("error", &format_args!("{error:#}"));
         }
     }
 
@@ -348,7 +348,7 @@ impl<S: Transport> Link<S> {
     /// Returns the time limit of each call.
     pub(crate) fn call_timeout(&self) -> Option<Duration> {
         let own = self.history.audit().and_then(|audit| audit.call_timeout);
-        own.unwrap_or_else(|| Some(self.config.get_call_timeout()))
+        own.unwrap_or_else(|| self.config.get_call_timeout())
     }
 
     /// Returns the time since which no notification can have been lost silently because of failing delivery.

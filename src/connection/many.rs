@@ -40,7 +40,7 @@ const IN_PROGRESS: usize = 256;
 /// for (number, result) in attempts.listen(["prices"])? {
 ///     match result {
 ///         Ok(connection) => open.push(connection),
-///         Err(error) => eprintln!("{}: {error}", dsns[number]),
+///         Err(error) => eprintln!("{}: {error:#}", dsns[number]),
 ///     }
 /// }
 /// # assert_eq!(open.len(), 2);

@@ -176,7 +176,7 @@ impl Connection {
     /// for (i, opened) in attempts.listen(["prices"])? {
     ///     match opened {
     ///         Ok(db) => drop(names.insert(nm.insert(db), shops[i].0)),
-    ///         Err(error) => eprintln!("{}: {error}", shops[i].0),
+    ///         Err(error) => eprintln!("{}: {error:#}", shops[i].0),
     ///     }
     /// }
     /// # assert_eq!(names.len(), 2);
@@ -318,7 +318,7 @@ impl Connection {
     /// [`Error::Value`] for a name that is not 1 to 63 bytes, for a payload of more than 7,999 bytes, and for a NUL in
     /// either; otherwise as [`query`](Self::query).
     #[doc(alias("publish", "pg_notify"))]
-    pub fn notify(&mut self, channel: &str, payload: &str) -> Result<(), Error> {
+    pub fn notify(&mut self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<(), Error> {
         self.notify_many([(channel, payload)])
     }
 

@@ -29,7 +29,7 @@ pub(super) enum PreparationProgress {
 impl<S: Transport> Preparation<S> {
     pub(super) fn begin(mut link: Box<Link<S>>, sql: &str, now: Instant) -> Self {
         let request = link.request(Request::Query(sql.into()));
-        let until = now.checked_add(link.config().get_call_timeout());
+        let until = link.config().get_call_timeout().and_then(|timeout| now.checked_add(timeout));
         Self { link, request, until }
     }
 
@@ -41,9 +41,11 @@ impl<S: Transport> Preparation<S> {
             }
             Exchange::Done(Ok(_), _) => return PreparationProgress::Failed(Error::LeftInTransaction),
             Exchange::Done(Err(e), _) => e,
-            Exchange::Pending(_) if self.until.is_some_and(|until| until <= cx.now) => {
-                Error::Timeout { action: "executing it", after: self.link.config().get_call_timeout(), closed: true }
-            }
+            Exchange::Pending(_) if self.until.is_some_and(|until| until <= cx.now) => Error::Timeout {
+                action: "executing it",
+                after: self.link.config().get_call_timeout().unwrap_or_default(),
+                closed: true,
+            },
             Exchange::Pending(at) => return PreparationProgress::Wait(at.or(self.until)),
         };
         PreparationProgress::Failed(Error::AfterConnect(Arc::new(error)))

@@ -53,7 +53,7 @@ impl Escaped<char> {
 
 impl<T: fmt::Display> fmt::Display for Escaped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Escaper(f), "{}", self.0)
+        if f.alternate() { write!(Escaper(f), "{:#}", self.0) } else { write!(Escaper(f), "{}", self.0) }
     }
 }
 

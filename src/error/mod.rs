@@ -1,14 +1,17 @@
 //! The crate's errors.
 //!
-//! The text of an [`Error`] is one line that states the cause, the place, the limit and the remedy.
-//! [`source`](std::error::Error::source) returns nothing, so that a reporter that prints the chain of sources does not
-//! print a cause twice. Text from outside the program is [`Escaped`].
+//! The text of an [`Error`] is one line that states the cause, the place, the limit and the remedy. `{}` leaves out the text of
+//! the [`source`](std::error::Error::source), so that a reporter that prints the chain of sources prints each cause once;
+//! `{:#}` is the whole chain. Text from outside the program is [`Escaped`].
 
 mod escaped;
 mod protocol;
 mod server;
+mod text;
 mod tls;
+mod with;
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -18,6 +21,7 @@ pub use self::escaped::Escaped;
 pub use self::protocol::ProtocolError;
 pub use self::server::ServerError;
 pub use self::tls::{TlsError, TlsErrorKind};
+pub use self::with::ErrorWith;
 use crate::config::session_attrs::TargetSessionAttrs;
 
 /// The steps of a connection attempt that a timeout names, by which the diagnosis distinguishes them.
@@ -31,6 +35,26 @@ pub(crate) const LOGGING_IN: &str = "logging in";
 /// connection. A mistake of the caller ([`is_usage`](Self::is_usage)) and a violation by the peer
 /// ([`is_protocol`](Self::is_protocol)) are different variants.
 ///
+/// # Display
+///
+/// `{error:#}` is the whole error in one line, with its cause: print this, unless a reporter prints the sources. `{error:#}` leaves
+/// out the text of the [`source`](std::error::Error::source). An error that could not connect, a system call that failed and SQL
+/// of `after_connect` that failed have a source; all other errors are complete.
+///
+/// ```
+/// use std::error::Error;
+/// use notifyman::{Config, Connection};
+///
+/// // No server listens on this port.
+/// let error = Connection::connect("host=127.0.0.1 port=1 user=app").unwrap_err();
+/// let target = r#"cannot connect to 127.0.0.1:1 as "app", database "app""#;
+/// assert_eq!(error.to_string(), target);
+/// let line = format!("{error:#}");
+/// assert!(line.starts_with(&format!("{target}: connecting: Connection refused")));
+/// let system = error.source().and_then(Error::source).unwrap();
+/// assert!(system.is::<std::io::Error>());
+/// ```
+///
 /// ```
 /// use notifyman::{Config, Error};
 ///
@@ -38,32 +62,24 @@ pub(crate) const LOGGING_IN: &str = "logging in";
 /// assert!(error.is_usage());
 /// assert!(error.to_string().contains("port"));
 /// ```
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
     /// A connection string, an environment variable or a builder value is invalid.
-    #[error("{0}")]
     Config(Box<ConfigError>),
     /// A channel name or a payload exceeds a limit of PostgreSQL, which would reject or silently truncate it.
-    #[error("{0}")]
     Value(Box<ValueError>),
     /// A connection could not be opened. The error contains the address, the user and the reason.
-    #[error("{0}")]
     Connect(Arc<ConnectError>),
     /// The server reported an error.
-    #[error("{0}")]
     Server(Arc<ServerError>),
     /// The peer does not speak the protocol, or violates it.
-    #[error("{0}")]
     Protocol(ProtocolError),
     /// The client cannot authenticate, or `require_auth` or `channel_binding` does not allow the requested method.
-    #[error("login refused by the client: {}", Escaped(.0))]
     Auth(Box<str>),
     /// The connection could not be encrypted, or the server could not be verified.
-    #[error("{0}")]
     Tls(Box<TlsError>),
     /// A system call failed.
-    #[error("{action}: {}", Escaped(.error))]
     Io {
         /// The operation that failed, such as "reading from the server".
         action: &'static str,
@@ -71,30 +87,22 @@ pub enum Error {
         error: Arc<io::Error>,
     },
     /// The host name could not be resolved.
-    #[error("could not resolve the host name: {}", Escaped(.reason))]
     Resolve {
         /// The reason given by the system's resolver.
         reason: Box<str>,
     },
     /// The function of [`Config::password_with`](crate::Config::password_with) returned an error or panicked, or no thread
     /// could be started to call it. The next attempt calls it again.
-    #[error("could not obtain the password: {}", Escaped(.reason))]
     Password {
         /// The error of the function, with its sources.
         reason: Box<str>,
     },
     /// The SQL of [`Config::after_connect`](crate::Config::after_connect) failed, so the connection was not opened.
-    #[error("the SQL of after_connect failed: {0}")]
     AfterConnect(Arc<Error>),
     /// The SQL of [`Config::after_connect`](crate::Config::after_connect) left a transaction open, so the connection was
     /// not opened.
-    #[error(
-        "the SQL of after_connect left a transaction open, in which the server delivers no notifications: end it with \
-         COMMIT or ROLLBACK"
-    )]
     LeftInTransaction,
     /// The server does not satisfy `target_session_attrs`.
-    #[error("{found}, which does not satisfy target_session_attrs={wanted}")]
     Target {
         /// The value of `target_session_attrs`.
         wanted: TargetSessionAttrs,
@@ -102,19 +110,11 @@ pub enum Error {
         found: &'static str,
     },
     /// The server sent more notifications during one call than the connection stores.
-    #[error(
-        "received more than {limit} bytes of notifications during one call: iterate the connection before the call, \
-         or add it to a manager, which delivers notifications as they arrive"
-    )]
     Overflow {
         /// The limit, in bytes.
         limit: usize,
     },
     /// A call or a connection attempt exceeded its timeout.
-    #[error(
-        "{action} took longer than {after:?}; the connection is {}",
-        if *.closed { "closed" } else { "still open" }
-    )]
     Timeout {
         /// The operation that exceeded the timeout.
         action: &'static str,
@@ -124,137 +124,87 @@ pub enum Error {
         closed: bool,
     },
     /// The server closed the connection without sending an error.
-    #[error("the server closed the connection unexpectedly: the backend, its host or a proxy may have terminated")]
     Disconnected,
     /// The server answers requests but delivers no notifications: a manager's canary did not arrive although the server
     /// lists its channel, or the server has lost the LISTEN of the canary channel twice in a row.
     #[doc(alias = "deaf")]
-    #[error(
-        "the server accepts LISTEN on this connection but delivers no notifications: a canary sent {after:?} ago has not \
-         arrived; a connection pooler must be in session mode, or must be bypassed"
-    )]
     NotDelivering {
         /// The time since the last canary was sent.
         after: Duration,
     },
     /// Notifications reach this connection only together with the answer to a request: a proxy holds them back while
     /// the connection is idle. A manager reports this error after two such canaries in a row.
-    #[error(
-        "a proxy holds notifications back while this connection is idle: two canaries in a row, the last sent {after:?} \
-         ago, arrived only with the answer to a query; connect to the server directly, or replace the proxy"
-    )]
     HeldBack {
         /// The time since the last canary was sent.
         after: Duration,
     },
     /// The server no longer listed channels that the connection listens to, and a manager's audit has restored them.
     /// This error is only the cause of a gap; it does not end the connection.
-    #[error(
-        "the server no longer listed channels that this connection listens to: a function may have run UNLISTEN or \
-         DISCARD, or a connection pooler may have given the server session to another client"
-    )]
     Unregistered,
     /// The program took events from a stream of a manager too slowly, so notifications of this connection were dropped. This
     /// error is only the cause of a gap; it does not end the connection.
-    #[error(
-        "the program was too slow for the stream of the manager, whose limit was reached: {dropped} notifications were \
-         received and dropped"
-    )]
     TooSlow {
         /// The number of notifications.
         dropped: u64,
     },
     /// This program closed the connection.
-    #[error("the connection was closed by this program")]
     Closed,
     /// The manager is still opening the connection for the first time.
-    #[error("the connection has not been opened yet")]
     Unopened,
     /// The manager has no connection with this id.
-    #[error("the manager has no connection with this id: it was removed, or belongs to another manager")]
     UnknownConnection,
     /// The manager was stopped or dropped before it completed the request.
-    #[error("the notification manager has stopped")]
     Stopped,
     /// The notifier does not have this channel: it was neither added nor subscribed to.
-    #[error("the notifier has no channel {channel:?}: add it, or subscribe to it, first")]
     UnknownChannel {
         /// The name of the channel.
         channel: Box<str>,
     },
     /// The notifier has no subscriber with this id, or the subscriber has no subscription to this channel.
-    #[error(
-        "the notifier has no subscriber with this id{}: subscribe it first",
-        .channel.as_ref().map(|channel| format!(" on channel {channel:?}")).unwrap_or_default()
-    )]
     UnknownSubscriber {
         /// The channel, if the call named one.
         channel: Option<Box<str>>,
     },
     /// The notifier is not running.
-    #[error("the notifier is not running: start it first, or disable autorun to record changes until it is started")]
     NotRunning,
     /// A blocking call was made inside a callback of the same notifier.
-    #[error("this call blocks, and inside a callback it would never return: {instead}")]
     InsideCallback {
         /// The alternative.
         instead: &'static str,
     },
     /// The connection does not listen to the channel whose notifications were to be applied.
-    #[error("the connection does not listen to {channel:?}: listen first, or name the channel when it is dialled")]
     NotListening {
         /// The channel.
         channel: Box<str>,
     },
     /// A closure that a [fence](crate::fence) calls under a lock used the fence, for example in a listener that a cache calls
     /// for evicted entries.
-    #[error(
-        "this call would deadlock inside a closure of the same thread's fence: everything on the channel was forgotten \
-         instead; make the call after the closure has returned"
-    )]
     InsideFence,
     /// A callback has not returned since the notifier was stopped.
-    #[error(
-        "the notifier was stopped, but its callback for channel {channel:?} is still running: wait for it to return"
-    )]
     StillRunning {
         /// The channel of the callback.
         channel: Box<str>,
     },
     /// The queue of notifications to send is full.
-    #[error("{pairs} notifications are waiting to be sent, which is the limit: the server is slower than the senders")]
     Backlog {
         /// The number of waiting notifications.
         pairs: usize,
     },
     /// The handles of a manager have too many unanswered requests. The request was not sent.
-    #[error(
-        "unanswered requests of the manager's handles exceed {limit} bytes: wait for tickets before making more requests"
-    )]
     TooManyRequests {
         /// The limit in bytes, for all handles of the manager together.
         limit: usize,
     },
     /// The result of the ticket has already been taken.
-    #[error("the result of this ticket has already been taken")]
     TicketSpent,
     /// A late request of a handle is being cancelled, so the connection can make no call until that has ended. Nothing was sent.
-    #[error(
-        "a late request of a handle is being cancelled: iterate the manager, and repeat the call after its ticket has resolved"
-    )]
     Cancelling,
     /// The answer to a query is too long to be stored. The server has executed the query.
-    #[error("{}", Escaped(.0))]
     AnswerTooLong(Box<str>),
     /// An operation on the table changes of a database is not possible. The text contains the reason and the remedy.
-    #[error("{}", Escaped(.0))]
     Changes(Box<str>),
     /// The thread that must resolve a ticket waited for it: the thread that iterates the manager, or a thread of the
     /// notifier, which calls the callbacks.
-    #[error(
-        "waiting for a ticket on the thread that must resolve it would never return: iterate the manager, or return \
-         from the callback, instead"
-    )]
     WouldDeadlock,
 }
 
@@ -386,6 +336,17 @@ impl Error {
     }
 }
 
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Error::Io { error, .. } => Some(&**error),
+            Error::Connect(error) => error.source(),
+            Error::AfterConnect(error) => Some(&**error),
+            _ => None,
+        }
+    }
+}
+
 impl From<ProtocolError> for Error {
     fn from(error: ProtocolError) -> Self {
         Error::Protocol(error)
@@ -436,6 +397,8 @@ impl ConfigError {
     }
 }
 
+impl StdError for ConfigError {}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Escaped(&self.origin))?;
@@ -455,6 +418,8 @@ pub struct ValueError {
     /// The complete text.
     pub(crate) message: String,
 }
+
+impl StdError for ValueError {}
 
 impl fmt::Display for ValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -492,14 +457,24 @@ impl ConnectError {
     }
 }
 
+impl StdError for ConnectError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// Formats the address and the errors of earlier addresses, and with `{:#}` also the cause.
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot connect to {}: {}", Escaped(&self.target), self.cause)?;
+        write!(f, "cannot connect to {}", Escaped(&self.target))?;
+        if f.alternate() {
+            write!(f, ": {:#}", self.cause)?;
+        }
         if let Some(note) = &self.note {
             write!(f, " ({})", Escaped(note))?;
         }
         for (address, error) in &self.earlier {
-            write!(f, " (before that, {}: {error})", Escaped(address))?;
+            write!(f, " (before that, {}: {error:#})", Escaped(address))?;
         }
         Ok(())
     }
@@ -547,8 +522,96 @@ mod tests {
             Error::UnknownSubscriber { channel: Some(HOSTILE.into()) },
             Error::StillRunning { channel: HOSTILE.into() },
         ] {
-            let text = error.to_string();
+            let text = format!("{error:#}");
             assert!(text.contains("b") && text.chars().all(|c| !Escaped(c).is_needed()), "{text:?}");
+        }
+    }
+
+    /// Returns errors with a source, each with the texts of its chain.
+    fn with_sources() -> Vec<(Error, Vec<&'static str>)> {
+        let server = ServerError {
+            severity: "FATAL".into(),
+            code: "28P01".into(),
+            message: "password authentication failed".into(),
+            ..ServerError::default()
+        };
+        let server_text = "FATAL 28P01: password authentication failed";
+        let connect = |cause: Error, earlier, note: Option<&str>| {
+            let target = "db1:5432".into();
+            Error::Connect(Arc::new(ConnectError { target, cause, earlier, note: note.map(Into::into) }))
+        };
+        let io = || Error::io("connecting", io::Error::other("refused"));
+        vec![
+            (io(), vec!["connecting", "refused"]),
+            (connect(io(), Vec::new(), None), vec!["cannot connect to db1:5432", "connecting", "refused"]),
+            (
+                connect(server.clone().into(), Vec::new(), Some("the password is from a file")),
+                vec!["cannot connect to db1:5432 (the password is from a file)", server_text],
+            ),
+            (
+                connect(
+                    Error::Disconnected,
+                    vec![("db0:5432".into(), Error::io("reading", io::Error::other("reset")))],
+                    None,
+                ),
+                vec![
+                    "cannot connect to db1:5432 (before that, db0:5432: reading: reset)",
+                    "the server closed the connection unexpectedly: the backend, its host or a proxy may have terminated",
+                ],
+            ),
+            (Error::AfterConnect(Arc::new(server.into())), vec!["the SQL of after_connect failed", server_text]),
+            (Error::AfterConnect(Arc::new(io())), vec!["the SQL of after_connect failed", "connecting", "refused"]),
+        ]
+    }
+
+    #[test]
+    fn a_reporter_prints_each_cause_once_and_so_does_the_alternate_form() {
+        for (error, texts) in with_sources() {
+            let chain: Vec<_> =
+                std::iter::successors(Some(&error as &(dyn StdError + 'static)), |error| (*error).source())
+                    .map(ToString::to_string)
+                    .collect();
+            assert_eq!(chain, texts);
+            for (at, text) in chain.iter().enumerate() {
+                assert!(chain.iter().enumerate().all(|(other, it)| other == at || !it.contains(text)), "{chain:?}");
+            }
+            let line = format!("{error:#}");
+            assert!(!line.contains('\n') && texts[1..].iter().all(|text| line.matches(text).count() == 1), "{line}");
+        }
+        let [.., (error, _)] = &with_sources()[..3] else { panic!() };
+        assert_eq!(
+            format!("{error:#}"),
+            "cannot connect to db1:5432: FATAL 28P01: password authentication failed (the password is from a file)"
+        );
+    }
+
+    #[test]
+    fn an_error_without_a_source_is_complete() {
+        let server = ServerError { severity: "ERROR".into(), message: "no".into(), ..ServerError::default() };
+        let after = Duration::from_secs(1);
+        for error in [
+            ConfigError { origin: "builder".into(), position: None, message: "no".into() }.into(),
+            ValueError { message: "no".into() }.into(),
+            server.into(),
+            ProtocolError::Injected.into(),
+            TlsError::new(TlsErrorKind::Handshake, "no").into(),
+            Error::Auth("no".into()),
+            Error::Resolve { reason: "no".into() },
+            Error::Password { reason: "no".into() },
+            Error::LeftInTransaction,
+            Error::Target { wanted: TargetSessionAttrs::Primary, found: "the server is a standby" },
+            Error::Overflow { limit: 1 },
+            Error::Timeout { action: "a call", after, closed: true },
+            Error::Disconnected,
+            Error::NotDelivering { after },
+            Error::HeldBack { after },
+            Error::Unregistered,
+            Error::TooSlow { dropped: 1 },
+            Error::Changes("no".into()),
+            Error::AnswerTooLong("no".into()),
+            Error::WouldDeadlock,
+        ] {
+            assert!(error.source().is_none() && format!("{error}") == format!("{error:#}"), "{error}");
         }
     }
 }

@@ -68,6 +68,8 @@ impl ServerError {
     }
 }
 
+impl std::error::Error for ServerError {}
+
 /// Formats the error as one line, with control characters [`Escaped`].
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

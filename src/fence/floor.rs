@@ -11,7 +11,8 @@ use crate::sync::atomic::{AtomicU64, Ordering::*};
 /// use notifyman::fence::Lsn;
 ///
 /// let lsn: Lsn = "16/B374D848".parse()?;
-/// assert_eq!((lsn.to_string(), u64::from(lsn)), ("16/B374D848".to_owned(), 0x16_B374_D848));
+/// assert_eq!(lsn.to_string(), "16/B374D848");
+/// assert_eq!(u64::from(lsn), 0x16_B374_D848);
 /// # Ok::<(), notifyman::fence::LsnError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, ErrorWith};
 use crate::manager::conn_id::ConnId;
 use crate::manager::dead::Dead;
 use crate::proto::{Reply, Request, sql};
@@ -12,9 +12,9 @@ use crate::ticket::Resolver;
 
 /// A message to the loop, about connections of type `C`.
 pub(crate) enum ControlMessage<C> {
-    Insert(Box<C>, Resolver<Result<ConnId, C>>),
+    Insert(Box<C>, Resolver<ConnId, ErrorWith<C>>),
     Dial(Config, Vec<Box<str>>, sql::Limits, Resolver<ConnId>),
-    Remove(ConnId, Resolver<Option<Result<C, Dead>>>),
+    Remove(ConnId, Resolver<C, ErrorWith<Dead>>),
     Request(ConnId, Command, RequestTicket),
     SetTimeout(Option<Duration>, Resolver<()>),
     Stop(Resolver<()>),
@@ -25,7 +25,7 @@ impl<C> ControlMessage<C> {
     pub(super) fn refuse(self) {
         // The tickets of all other messages resolve when they are dropped.
         if let ControlMessage::Insert(connection, resolver) = self {
-            resolver.resolve(Ok(Err(*connection)));
+            resolver.resolve(Err(ErrorWith::new(Error::Stopped, *connection)));
         }
     }
 }

@@ -74,7 +74,7 @@ impl<'m> ConnectionMut<'m> {
     /// # Errors
     ///
     /// As [`Connection::notify`].
-    pub fn notify(&mut self, channel: &str, payload: &str) -> Result<(), Error> {
+    pub fn notify(&mut self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<(), Error> {
         self.connection.notify(channel, payload)
     }
 

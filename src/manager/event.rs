@@ -1,8 +1,8 @@
 //! The events of a manager.
 
-use std::fmt;
 use std::time::Instant;
 
+use crate::config::named;
 use crate::error::Error;
 use crate::gap::Gap;
 use crate::manager::conn_id::ConnId;
@@ -48,6 +48,7 @@ pub enum Event {
 /// use notifyman::Check;
 ///
 /// assert_eq!(Check::Audit.to_string(), "audit");
+/// assert_eq!("canary".parse(), Ok(Check::Canary));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -58,11 +59,4 @@ pub enum Check {
     Audit,
 }
 
-impl fmt::Display for Check {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Check::Canary => "canary",
-            Check::Audit => "audit",
-        })
-    }
-}
+named!(Check { Canary: "canary", Audit: "audit" });

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::connection::{Connection, Linked, ReadContext};
-use crate::error::Error;
+use crate::error::{Error, ErrorWith};
 use crate::manager::command::ControlMessage;
 use crate::manager::event::Event;
 use crate::manager::fleet::{Fleet, FleetIo, Jitter, Poller, TurnEnd};
@@ -205,14 +205,18 @@ impl<C: Linked, P: LoopPoll<C::Stream>> EventLoop<C, P> {
         for command in self.shared.take_commands() {
             match command {
                 ControlMessage::Insert(connection, ticket) => {
-                    ticket.resolve(Ok(Ok(self.with_fleet(|fleet, io| fleet.insert(*connection, io)))));
+                    ticket.resolve(Ok(self.with_fleet(|fleet, io| fleet.insert(*connection, io))));
                 }
                 ControlMessage::Dial(config, channels, limits, ticket) => {
                     let channels = sql::checked_channels(channels, limits);
                     ticket.resolve(Ok(self.fleet.dial(config, channels, limits, self.poll.now())));
                 }
                 ControlMessage::Remove(id, ticket) => {
-                    ticket.resolve(Ok(self.with_fleet(|fleet, io| fleet.remove(id, io))));
+                    ticket.resolve(match self.with_fleet(|fleet, io| fleet.remove(id, io)) {
+                        Some(Ok(connection)) => Ok(connection),
+                        Some(Err(dead)) => Err(ErrorWith::new(dead.error().clone(), dead)),
+                        None => Err(Error::UnknownConnection.into()),
+                    });
                 }
                 ControlMessage::Request(id, command, ticket) => {
                     self.with_fleet(|fleet, io| fleet.run_command(id, command, ticket, io));

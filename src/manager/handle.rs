@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::connection::{Connection, Linked as _};
-use crate::error::Error;
+use crate::error::{Error, ErrorWith};
 use crate::manager::command::{Command, ControlMessage, RequestTicket, checked_dial};
 use crate::manager::conn_id::ConnId;
 use crate::manager::dead::Dead;
@@ -126,14 +126,14 @@ pub struct Handle {
 
 impl Handle {
     /// Sends a message that takes `size` bytes until it is answered, unless the limit would be exceeded.
-    fn send_within<T>(
+    fn send_within<T, E: From<Error>>(
         &self,
         size: usize,
-        message: impl FnOnce(Resolver<T>) -> ControlMessage<Connection>,
-    ) -> Ticket<T> {
+        message: impl FnOnce(Resolver<T, E>) -> ControlMessage<Connection>,
+    ) -> Ticket<T, E> {
         match self.shared.pending.reserve(REQUEST_SIZE + size, PENDING_MAX) {
             Some(permit) => self.send(|resolver| message(resolver.with_permit(permit))),
-            None => Ticket::resolved(&self.shared.iterating, Err(Error::TooManyRequests { limit: PENDING_MAX })),
+            None => Ticket::resolved(&self.shared.iterating, Err(Error::TooManyRequests { limit: PENDING_MAX }.into())),
         }
     }
 
@@ -141,7 +141,10 @@ impl Handle {
         self.send_within(command.size(), |ticket| ControlMessage::Request(id, command, RequestTicket::Done(ticket)))
     }
 
-    fn send<T>(&self, message: impl FnOnce(Resolver<T>) -> ControlMessage<Connection>) -> Ticket<T> {
+    fn send<T, E: From<Error>>(
+        &self,
+        message: impl FnOnce(Resolver<T, E>) -> ControlMessage<Connection>,
+    ) -> Ticket<T, E> {
         let (resolver, ticket) = Ticket::new(&self.shared.iterating);
         self.shared.send(message(resolver));
         ticket
@@ -180,18 +183,25 @@ impl Handle {
         self.shared.send(ControlMessage::Request(id, Command::Query(sql), RequestTicket::Rows(Resolver::call(then))));
     }
 
-    /// Inserts a connection into the manager. The ticket resolves to the id, or to the connection itself if the manager has
-    /// been dropped.
-    pub fn insert(&self, connection: Connection) -> Ticket<Result<ConnId, Connection>> {
+    /// Inserts a connection into the manager. The ticket resolves to the id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] if the manager has been dropped; the connection is returned with it.
+    pub fn insert(&self, connection: Connection) -> Ticket<ConnId, ErrorWith<Connection>> {
         self.send(|resolver| ControlMessage::Insert(Box::new(connection), resolver))
     }
 
     /// Inserts a connection with a label: see [`NotificationManager::insert_as`](crate::NotificationManager::insert_as).
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert).
     pub fn insert_as(
         &self,
         label: impl Into<String>,
         mut connection: Connection,
-    ) -> Ticket<Result<ConnId, Connection>> {
+    ) -> Ticket<ConnId, ErrorWith<Connection>> {
         connection.link_mut().set_label(label.into());
         self.insert(connection)
     }
@@ -259,7 +269,34 @@ impl Handle {
 
     /// Removes a connection from the manager, with its undelivered notifications still in it: see
     /// [`NotificationManager::remove`](crate::NotificationManager::remove).
-    pub fn remove(&self, id: ConnId) -> Ticket<Option<Result<Connection, Dead>>> {
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::{Connection, NotificationManager};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let db = Connection::connect(database())?;
+    /// let mut nm = NotificationManager::new([db]);
+    /// let (id, _) = nm.connections().next().unwrap();
+    /// let handle = nm.handle();
+    /// let running = std::thread::spawn(move || nm.by_ref().for_each(drop));
+    ///
+    /// match handle.remove(id).wait(None) {
+    ///     Ok(mut db) => db.notify("removed", "1")?,
+    ///     Err(error) => {
+    ///         let (error, dead) = error.into_parts();
+    ///         eprintln!("{id}: {error:#}; it was lost: {}", dead.is_some());
+    ///     }
+    /// }
+    /// # running.join().unwrap();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The reason if the connection is lost or being restored, or was never open: what is left of it is returned with the error,
+    /// and the restore is cancelled. [`Error::UnknownConnection`] for an unknown id.
+    pub fn remove(&self, id: ConnId) -> Ticket<Connection, ErrorWith<Dead>> {
         self.send_within(0, |resolver| ControlMessage::Remove(id, resolver))
     }
 
@@ -376,8 +413,8 @@ impl Handle {
     /// The ticket resolves to the server's error, after which the connection remains usable; to
     /// [`Error::AnswerTooLong`]; to [`Error::TooManyRequests`]; to the reason why the connection was lost or is being
     /// restored; and to [`Error::UnknownConnection`] if there is none of this id.
-    pub fn query(&self, id: ConnId, sql: impl Into<String>) -> Ticket<Vec<Row>> {
-        let command = Command::Query(sql.into());
+    pub fn query(&self, id: ConnId, sql: impl AsRef<str>) -> Ticket<Vec<Row>> {
+        let command = Command::Query(sql.as_ref().to_owned());
         self.send_within(command.size(), |ticket| ControlMessage::Request(id, command, RequestTicket::Rows(ticket)))
     }
 

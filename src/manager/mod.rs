@@ -218,8 +218,8 @@ impl NotificationManager {
     /// delivers nothing, and is lost with [`Error::NotDelivering`].
     ///
     /// It proves what no other sign does: a pooler in transaction mode answers everything and delivers nothing. The gap
-    /// that follows begins when the last canary that arrived was sent. [`Stats::canary_micros`](crate::Stats) is the
-    /// delivery time of the latest canary in microseconds.
+    /// that follows begins when the last canary that arrived was sent. [`Stats::canary_time`](crate::Stats) is the
+    /// delivery time of the latest canary.
     ///
     /// Default: none.
     ///
@@ -296,7 +296,8 @@ impl NotificationManager {
     /// assert!(NotificationManager::new([]).canary_on("", period, deadline).is_err());
     /// # Ok::<(), notifyman::Error>(())
     /// ```
-    pub fn canary_on(self, channel: &str, period: Duration, deadline: Duration) -> Result<Self, Error> {
+    pub fn canary_on(self, channel: impl AsRef<str>, period: Duration, deadline: Duration) -> Result<Self, Error> {
+        let channel = channel.as_ref();
         sql::check_canary_channel(channel)?;
         let CanaryPace { period, deadline } = CanaryPace::checked(period, deadline)?;
         Ok(self.canary_at_any_pace(channel, period, deadline))
@@ -386,13 +387,13 @@ impl NotificationManager {
     ///             println!("{id}: {} notifications", batch.len())
     ///         }
     ///         Event::Disconnected(id, error) => {
-    ///             eprintln!("{id} is being restored: {error}")
+    ///             eprintln!("{id} is being restored: {error:#}")
     ///         }
     ///         Event::Restored(id, gap) => println!(
     ///             "{id} is restored; treat {:?} as stale",
     ///             gap.channels()
     ///         ),
-    ///         Event::Lost(id, error) => eprintln!("{id} is lost: {error}"),
+    ///         Event::Lost(id, error) => eprintln!("{id} is lost: {error:#}"),
     ///         _ => {}
     ///     }
     /// }
@@ -516,7 +517,7 @@ impl NotificationManager {
     /// while let Some(event) = nm.next_event() {
     ///     match event {
     ///         Event::Opened(id) => println!("{id} listens"),
-    ///         Event::Lost(id, error) => eprintln!("{id}: {error}"),
+    ///         Event::Lost(id, error) => eprintln!("{id}: {error:#}"),
     ///         event => println!("{event:?}"),
     ///     }
     /// #   opened = nm.connections().count();

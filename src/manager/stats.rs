@@ -1,6 +1,7 @@
 //! The counters of a manager. The thread of the loop writes them, and any thread may read them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// Declares [`Stats`], and the counters that they are read from.
 macro_rules! counters {
@@ -21,16 +22,23 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct Stats {
             $($(#[$doc])* pub $name: u64,)*
+            /// Time from the sending of the latest [canary](crate::NotificationManager::canary) until the last connection
+            /// received it; `None` before the first one. In JSON, `canary_micros` in microseconds.
+            #[cfg_attr(feature = "json", serde(rename = "canary_micros", serialize_with = "serialize_micros"))]
+            pub canary_time: Option<Duration>,
         }
 
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)*
+            /// In nanoseconds; 0 for none.
+            pub(crate) canary_time: Counter,
         }
 
         impl Counters {
             pub(crate) fn read(&self) -> Stats {
-                Stats { $($name: self.$name.0.load(Relaxed),)* }
+                let canary_time = Some(self.canary_time.0.load(Relaxed)).filter(|nanos| *nanos > 0);
+                Stats { $($name: self.$name.0.load(Relaxed),)* canary_time: canary_time.map(Duration::from_nanos) }
             }
         }
     };
@@ -59,9 +67,6 @@ counters! {
     restores,
     /// Gaps reported.
     gaps,
-    /// Time from the sending of the latest [canary](crate::NotificationManager::canary) until the last connection received
-    /// it, in microseconds; 0 before the first one.
-    canary_micros,
     /// Connections lost because the server delivered no notifications to them, although it answered requests.
     not_delivering,
     /// Checks of delivery (canary or audit) that servers have refused: see
@@ -69,6 +74,11 @@ counters! {
     checks_refused,
     /// Channels that servers no longer listened to, as [audits](crate::NotificationManager::audit) have found.
     unregistered,
+}
+
+#[cfg(feature = "json")]
+fn serialize_micros<S: serde::Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)), serializer)
 }
 
 /// A counter that one thread writes.
@@ -97,5 +107,8 @@ mod tests {
         counters.losses.add(2);
         let json = serde_json::to_value(counters.read()).unwrap();
         assert_eq!((&json["losses"], &json["connections"]), (&2.into(), &0.into()));
+        assert_eq!(json["canary_micros"], serde_json::Value::Null);
+        counters.canary_time.set(1_500_000);
+        assert_eq!(serde_json::to_value(counters.read()).unwrap()["canary_micros"], 1500);
     }
 }

@@ -52,8 +52,11 @@ impl NotifierBuilder {
     /// ```
     /// use notifyman::Notifier;
     ///
-    /// let n = Notifier::builder("host=berlin user=app")?.database("host=oslo user=app")?.build::<u32>();
-    /// let hosts: Vec<_> = n.databases().iter().map(|shop| shop.config().get_hosts()[0].clone()).collect();
+    /// let n = Notifier::builder("host=berlin user=app")?
+    ///     .database("host=oslo user=app")?
+    ///     .build::<u32>();
+    /// let host = |shop: &Notifier<u32>| shop.config().get_hosts()[0].clone();
+    /// let hosts: Vec<_> = n.databases().iter().map(host).collect();
     /// assert_eq!(hosts, ["berlin", "oslo"]);
     /// # Ok::<(), notifyman::Error>(())
     /// ```
@@ -147,7 +150,7 @@ impl NotifierBuilder {
     ///
     /// A canary detects faults that a [heartbeat](Self::heartbeat) cannot, such as a connection pooler in transaction mode.
     /// `deadline` is the time after which a session that has not received the canary is checked.
-    /// [`NotifierStats::canary_micros`](crate::notifier::NotifierStats::canary_micros) is the delivery time of the latest
+    /// [`NotifierStats::canary_time`](crate::notifier::NotifierStats::canary_time) is the delivery time of the latest
     /// canary.
     ///
     /// Each canary is a NOTIFY, which wakes every session that listens in the database, also those of other programs, and
@@ -167,7 +170,7 @@ impl NotifierBuilder {
     /// let n: Notifier<u32> = Notifier::builder(conf)?
     ///     .canary(Duration::from_secs(60), Duration::from_secs(5))?
     ///     .start()?;
-    /// assert_eq!(n.stats().canary_micros, 0); // before the first canary
+    /// assert_eq!(n.stats().canary_time, None); // before the first canary
     /// # Ok(()) }
     /// ```
     ///

@@ -2,6 +2,8 @@
 
 pub(crate) mod held_work;
 
+use std::time::Duration;
+
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counters of a notifier over all its databases and runs, and its present state.
@@ -45,8 +47,8 @@ pub struct NotifierStats {
     /// Sessions that would be needed in addition if each subscriber had its own.
     pub sessions_saved: u64,
     /// Time from the sending of the latest [canary](crate::notifier::NotifierBuilder::canary) to the last session that
-    /// received it, in microseconds; 0 before the first, and while the notifier is not running.
-    pub canary_micros: u64,
+    /// received it; `None` before the first, and while the notifier is not running.
+    pub canary_time: Option<Duration>,
 }
 
 #[derive(Debug, Default)]

@@ -35,7 +35,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// match n.state() {
 ///     State::Listening => println!("notifications arrive"),
 ///     State::Lost(error) | State::Failed(error) => {
-///         eprintln!("restart the notifier after fixing this: {error}");
+///         eprintln!("restart the notifier after fixing this: {error:#}");
 ///     }
 ///     other => println!("for now: {other:?}"),
 /// }

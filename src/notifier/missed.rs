@@ -178,15 +178,15 @@ impl<I> fmt::Display for Missed<'_, I> {
         f.write_str("notifications may be missing: ")?;
         match self.reason() {
             Reason::Opened => f.write_str("the session was opened after the notifier's start")?,
-            Reason::Disconnected(error) => write!(f, "the session was lost and is being restored: {error}")?,
+            Reason::Disconnected(error) => write!(f, "the session was lost and is being restored: {error:#}")?,
             Reason::Restored(gap) => {
-                write!(f, "the channel was not listened to for {:?}: {}", gap.duration(), gap.cause())?;
+                write!(f, "the channel was not listened to for {:?}: {:#}", gap.duration(), gap.cause())?;
             }
             Reason::Overflow => f.write_str("the subscriber is slower than its channels")?,
             Reason::Muted => f.write_str("the channel or the subscriber was muted")?,
             Reason::Stopped => f.write_str("the notifier was stopped")?,
             Reason::Unsubscribed => f.write_str("the subscriber was too slow, and has been unsubscribed")?,
-            Reason::Lost(error) => write!(f, "the session is lost: {error}")?,
+            Reason::Lost(error) => write!(f, "the session is lost: {error:#}")?,
         }
         match self.dropped() {
             0 => Ok(()),

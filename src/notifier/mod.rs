@@ -162,7 +162,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// use notifyman::Notifier;
     ///
     /// let n = Notifier::new(conf)?;
-    /// n.subscribe("cache", "prices", |delivery| println!("{delivery}"))?; // so the ids are strings
+    /// // The ids are strings.
+    /// n.subscribe("cache", "prices", |delivery| println!("{delivery}"))?;
     /// # Ok(()) }
     /// ```
     ///
@@ -465,7 +466,9 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// let n = Notifier::builder(berlin)?.database(oslo)?.start()?;
     /// for shop in n.databases() {
     ///     let name = shop.config().to_string();
-    ///     shop.subscribe("cache", "prices", move |delivery| println!("{name}: {delivery}"))?;
+    ///     shop.subscribe("cache", "prices", move |delivery| {
+    ///         println!("{name}: {delivery}");
+    ///     })?;
     /// }
     /// assert_eq!(n.stats().subscribers, 2);
     /// # Ok(()) }
@@ -490,11 +493,12 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # fn main() -> Result<(), notifyman::Error> {
     /// # let conf = database();
     /// use notifyman::Notifier;
+    /// use notifyman::notifier::Delivery;
     ///
     /// let n = Notifier::new(conf)?;
     /// let own = n.session_pid();
     /// n.subscribe("cache", "prices", move |delivery| {
-    ///     let notifyman::notifier::Delivery::Notification(n) = delivery else { return };
+    ///     let Delivery::Notification(n) = delivery else { return };
     ///     if Some(n.pid()) != own {
     ///         println!("{} has changed prices", n.pid());
     ///     }
@@ -583,11 +587,11 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// [`Error::Value`] if PostgreSQL would refuse the channel name, or if it is reserved (`PGNOTIFIER`);
     /// [`Error::NotRunning`]; [`Error::InsideCallback`]; the error of the server; [`Error::Timeout`]; the reason why the
     /// session is lost for good. Nothing is subscribed then, and an earlier callback remains.
-    pub fn subscribe<F>(&self, id: I, channel: &str, callback: F) -> Result<(), Error>
+    pub fn subscribe<F>(&self, id: I, channel: impl AsRef<str>, callback: F) -> Result<(), Error>
     where
         F: FnMut(&Delivery<'_, I>) + Send + 'static,
     {
-        self.subscribe_target(&id, channel, SubscriptionTarget { call: Box::new(callback), observer: None })
+        self.subscribe_target(&id, channel.as_ref(), SubscriptionTarget { call: Box::new(callback), observer: None })
     }
 
     /// Subscribes a callback with an observer.
@@ -630,11 +634,15 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// Immediately: [`Error::Value`], [`Error::NotRunning`] and the reason why the session is lost for good. The ticket
     /// resolves to the error of the server.
-    pub fn subscribe_ticket<F>(&self, id: I, channel: &str, callback: F) -> Result<Ticket<()>, Error>
+    pub fn subscribe_ticket<F>(&self, id: I, channel: impl AsRef<str>, callback: F) -> Result<Ticket<()>, Error>
     where
         F: FnMut(&Delivery<'_, I>) + Send + 'static,
     {
-        self.subscribe_target_ticket(&id, channel, SubscriptionTarget { call: Box::new(callback), observer: None })
+        self.subscribe_target_ticket(
+            &id,
+            channel.as_ref(),
+            SubscriptionTarget { call: Box::new(callback), observer: None },
+        )
     }
 
     /// Returns a request for a stream of the deliveries of a channel, for async code on any runtime. Awaiting it subscribes, and
@@ -717,7 +725,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # Errors
     ///
     /// [`Error::UnknownChannel`], [`Error::UnknownSubscriber`].
-    pub fn unsubscribe(&self, id: &I, channel: &str) -> Result<(), Error> {
+    pub fn unsubscribe(&self, id: &I, channel: impl AsRef<str>) -> Result<(), Error> {
+        let channel = channel.as_ref();
         self.core().change_database(self.at, |database, _| database.subscriptions.unsubscribe(id, channel))
     }
 
@@ -744,8 +753,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # Errors
     ///
     /// Immediately: as [`unsubscribe`](Self::unsubscribe).
-    pub fn unsubscribe_ticket(&self, id: &I, channel: &str) -> Result<Ticket<()>, Error> {
-        requests::unsubscribe(self.core(), self.at, id, channel)
+    pub fn unsubscribe_ticket(&self, id: &I, channel: impl AsRef<str>) -> Result<Ticket<()>, Error> {
+        requests::unsubscribe(self.core(), self.at, id, channel.as_ref())
     }
 
     /// Sets the limits and the policy of a subscriber's queue. Notifications that wait in it stay.
@@ -813,7 +822,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # Errors
     ///
     /// The errors of [`add_channels`](Self::add_channels).
-    pub fn add_channel(&self, channel: &str) -> Result<Ticket<()>, Error> {
+    pub fn add_channel(&self, channel: impl AsRef<str>) -> Result<Ticket<()>, Error> {
         self.add_channels([channel])
     }
 
@@ -854,7 +863,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # Errors
     ///
     /// The errors of [`remove_channels`](Self::remove_channels).
-    pub fn remove_channel(&self, channel: &str) -> Result<(), Error> {
+    pub fn remove_channel(&self, channel: impl AsRef<str>) -> Result<(), Error> {
         self.remove_channels([channel])
     }
 

@@ -1,5 +1,7 @@
 //! The limits of a subscriber's queue, and the policy for a subscriber that is too slow.
 
+use crate::config::named;
+
 /// Limits for the notifications that wait for a subscriber, and a policy for a subscriber that is slower than its channels.
 ///
 /// A notification counts with its channel, its payload and 64 bytes. Dropped notifications are counted
@@ -27,8 +29,13 @@ pub struct Queue {
 ///
 /// # n.subscribe(7, "prices", |_| ())?;
 /// # n.subscribe(8, "prices", |_| ())?;
-/// n.set_queue(&7, Queue::new(Policy::Coalesce))?; // a cache, which needs each key once
-/// n.set_queue(&8, Queue::new(Policy::Disconnect).items(100))?; // a client that must keep up
+/// // A cache, which needs each key once.
+/// n.set_queue(&7, Queue::new(Policy::Coalesce))?;
+/// // A client that must keep up.
+/// n.set_queue(&8, Queue::new(Policy::Disconnect).items(100))?;
+/// # assert_eq!(Policy::DropOldest.to_string(), "drop-oldest");
+/// let configured: Policy = "coalesce".parse().unwrap();
+/// assert_eq!(configured, Policy::Coalesce);
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,6 +53,8 @@ pub enum Policy {
     /// Unsubscribes the subscriber from everything. It still receives what waits, and a report at the end.
     Disconnect,
 }
+
+named!(Policy { DropOldest: "drop-oldest", DropNewest: "drop-newest", Coalesce: "coalesce", Disconnect: "disconnect" });
 
 impl Queue {
     /// Creates a queue of 10,000 notifications or 16 MiB, whichever is reached first.

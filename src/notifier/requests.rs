@@ -25,7 +25,7 @@ pub(crate) fn subscribe<I: Clone + Eq + Hash + Send + 'static>(
         return Err(Error::InsideCallback { instead: "use subscribe_ticket" });
     }
     let (undo, mut ticket) = core.subscribe(at, id, channel, target)?;
-    let timeout = core.read(at, |database| database.config.get_call_timeout());
+    let timeout = core.read(at, |database| database.config.get_call_timeout()).flatten();
     let result = ticket.wait(timeout).map_err(|error| match error {
         Error::Timeout { .. } => {
             let closed = !matches!(State::of(&core.lock(), at), State::Listening);

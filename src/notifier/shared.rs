@@ -391,7 +391,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
         self.context.deferred_drop.drop_all();
         let state = self.lock();
         let mut stats = NotifierStats { waiting, ..self.context.counters.read() };
-        stats.canary_micros = state.handle.as_ref().map_or(0, |handle| handle.stats().canary_micros);
+        stats.canary_time = state.handle.as_ref().and_then(|handle| handle.stats().canary_time);
         for database in &state.databases {
             let subscribers = database.subscriptions.registry.subscribers() as u64;
             stats.subscribers += subscribers;

@@ -19,7 +19,9 @@ use crate::notifier::shared::{NotifierCore, NotifierState, RunPhase};
 ///
 /// fn log(change: &StateChange) {
 ///     match change.state() {
-///         State::Lost(error) => eprintln!("{} is lost: {error}", change.config()),
+///         State::Lost(error) => {
+///             eprintln!("{} is lost: {error:#}", change.config());
+///         }
 ///         state => println!("{} is {state:?}", change.config()),
 ///     }
 /// }

@@ -367,7 +367,7 @@ fn g01_objects_of_another_program_are_not_changed() {
         Installer::new().teardown(&mut site.db).unwrap_err(),
         Status::of(&mut site.db).unwrap_err(),
     ] {
-        assert!(error.to_string().contains("another program has a schema \"notifyman\""), "{error}");
+        assert!(format!("{error:#}").contains("another program has a schema \"notifyman\""), "{error}");
     }
     site.run(
         "ALTER SCHEMA notifyman RENAME TO other; CREATE TABLE u (id int);
@@ -377,7 +377,7 @@ fn g01_objects_of_another_program_are_not_changed() {
     let report = Installer::new().build(&mut site.db).unwrap();
     assert_eq!(report.covered(), ["other.theirs", "public.u"]);
     let [(table, error)] = report.failed() else { panic!("{report:?}") };
-    assert!(table == "public.t" && error.to_string().contains("is not notifyman's"), "{error}");
+    assert!(table == "public.t" && format!("{error:#}").contains("is not notifyman's"), "{error}");
 }
 
 #[test]
@@ -388,7 +388,7 @@ fn g01_a_missing_table_is_an_error_before_any_change() {
         [Installer::new().tables(["T"]), Installer::new().tables(["v"]), Installer::new().schemas(["publik"])]
     {
         let error = installer.build(&mut site.db).unwrap_err();
-        assert!(error.is_usage() && error.to_string().contains("there is no table"), "{error}");
+        assert!(error.is_usage() && format!("{error:#}").contains("there is no table"), "{error}");
     }
     assert_eq!(site.ask("SELECT to_regnamespace('notifyman') IS NULL"), "t");
     site.build(&Installer::new().tables(["perhaps_*", "t"]));
@@ -409,7 +409,7 @@ fn g01_without_privileges_the_error_names_them_and_other_tables_are_built() {
     let mut db = connect(&site.url.replace("postgres@", &format!("{role}@")));
     db.execute("CREATE TABLE s.t (id int PRIMARY KEY)").unwrap();
     let error = Installer::new().build(&mut db).unwrap_err();
-    assert!(error.to_string().contains("GRANT CREATE ON DATABASE"), "{error}");
+    assert!(format!("{error:#}").contains("GRANT CREATE ON DATABASE"), "{error}");
     site.run(&format!("GRANT CREATE ON DATABASE {database} TO {role}"));
     let error = Installer::new().build(&mut db).unwrap_err().to_string();
     let grant = format!("GRANT \"notifyman_owner\" TO \"{role}\"");
@@ -417,8 +417,8 @@ fn g01_without_privileges_the_error_names_them_and_other_tables_are_built() {
     site.run(&grant);
     let error = Installer::new().build(&mut db).unwrap_err();
     assert!(
-        error.to_string().contains("Event triggers need a superuser")
-            && error.to_string().contains("--no-schema-events"),
+        format!("{error:#}").contains("Event triggers need a superuser")
+            && format!("{error:#}").contains("--no-schema-events"),
         "{error}"
     );
     assert_eq!(site.ask("SELECT to_regnamespace('notifyman') IS NULL"), "t", "nothing is left of it");
@@ -444,7 +444,7 @@ fn g01_an_open_transaction_and_a_standby_are_refused() {
     server.restart().unwrap();
     eventually("the standby answers", || notifyman::Connection::connect(server.url()).is_ok());
     let error = Installer::new().build(&mut connect(&server.url())).unwrap_err();
-    assert!(error.to_string().contains("is a standby"), "{error}");
+    assert!(format!("{error:#}").contains("is a standby"), "{error}");
 }
 
 #[test]
@@ -480,7 +480,7 @@ fn g09_an_old_server_is_refused_before_any_change() {
     ]);
     let mut db = connect(&peer.url());
     let error = Installer::new().build(&mut db).unwrap_err();
-    assert!(error.to_string().contains("PostgreSQL 11, and table changes need 12 or later"), "{error}");
+    assert!(format!("{error:#}").contains("PostgreSQL 11, and table changes need 12 or later"), "{error}");
     drop(db);
     peer.finish();
 }

@@ -61,7 +61,7 @@ fn g08_a_heartbeat_detects_a_silent_server() {
             other => panic!("{other:?}"),
         }
     };
-    assert!(error.is_timeout() && error.to_string().contains("heartbeat"), "{error}");
+    assert!(error.is_timeout() && format!("{error:#}").contains("heartbeat"), "{error}");
     proxy.resume();
     while !matches!(changes.next(), Some(Some((1, ChangeEvent::Gap(_))))) {
         assert!(begun.elapsed() < 2 * LIMIT, "no gap is reported");

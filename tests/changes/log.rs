@@ -52,7 +52,7 @@ pub(super) fn read_from(site: &Site, position: &Position) -> Changes {
 pub(super) fn gap(changes: &mut Changes) -> String {
     loop {
         match next_but_warnings(changes) {
-            (_, ChangeEvent::Gap(gap)) => return gap.cause().to_string(),
+            (_, ChangeEvent::Gap(gap)) => return format!("{:#}", gap.cause()),
             (_, ChangeEvent::Connected | ChangeEvent::Disconnected(_)) => {}
             (_, other) => panic!("{other:?} instead of a gap"),
         }
@@ -63,7 +63,7 @@ pub(super) fn gap(changes: &mut Changes) -> String {
 #[track_caller]
 pub(super) fn lost(changes: &mut Changes) -> String {
     match next_but_warnings(changes) {
-        (_, ChangeEvent::Lost(error)) => error.to_string(),
+        (_, ChangeEvent::Lost(error)) => format!("{error:#}"),
         (_, other) => panic!("{other:?} instead of a loss"),
     }
 }

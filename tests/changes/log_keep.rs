@@ -58,7 +58,7 @@ fn until(changes: &mut Changes, last: i64) -> (Vec<i64>, Vec<String>) {
                 }
                 ids.push(id);
             }
-            (_, ChangeEvent::Gap(gap)) => gaps.push(gap.cause().to_string()),
+            (_, ChangeEvent::Gap(gap)) => gaps.push(format!("{:#}", gap.cause())),
             (_, other) => panic!("{other:?} after {} rows", ids.len()),
         }
     }
@@ -151,7 +151,7 @@ fn g10_a_slow_reader_keeps_rows_until_the_log_is_full_and_every_reader_has_a_gap
     while came.len() < expected.len() || causes.is_empty() {
         match next_but_warnings(&mut slow) {
             (_, ChangeEvent::Change(change)) => came.push(change.new_data.unwrap()["id"].as_i64().unwrap()),
-            (_, ChangeEvent::Gap(gap)) => causes.push(gap.cause().to_string()),
+            (_, ChangeEvent::Gap(gap)) => causes.push(format!("{:#}", gap.cause())),
             (_, other) => panic!("{other:?}"),
         }
     }
@@ -218,7 +218,7 @@ fn g10_without_a_worker_a_log_is_bounded_and_no_write_fails() {
             while came.len() < usize::try_from(kept).unwrap() || causes.is_empty() {
                 match next_but_warnings(&mut changes) {
                     (_, ChangeEvent::Change(change)) => came.push(change.new_data.unwrap()["id"].as_i64().unwrap()),
-                    (_, ChangeEvent::Gap(gap)) => causes.push(gap.cause().to_string()),
+                    (_, ChangeEvent::Gap(gap)) => causes.push(format!("{:#}", gap.cause())),
                     (_, other) => panic!("{other:?}"),
                 }
             }

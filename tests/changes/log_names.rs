@@ -275,7 +275,7 @@ fn g10_unusable_positions_are_refused_with_the_reason_and_the_remedy() {
     assert!(error.contains("kept under \"n\" is damaged") && error.contains("\"x\""), "{error}");
     // The worker has no such database.
     let error = reader(&site).position(2, text.parse().unwrap()).start().unwrap_err();
-    assert!(matches!(error, Error::Value(_)) && error.to_string().contains("numbered from 1 to 1"), "{error}");
+    assert!(matches!(error, Error::Value(_)) && format!("{error:#}").contains("numbered from 1 to 1"), "{error}");
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn g10_a_name_has_1_to_63_bytes_of_any_characters() {
     for name in ["", "a\0b", &long, &"x".repeat(64)] {
         let error = worker(&[&site]).name(name).start().unwrap_err();
         assert!(matches!(error, Error::Value(_)), "{error:?}");
-        let error = error.to_string();
+        let error = format!("{error:#}");
         assert!(error.contains("1 to 63 bytes") && error.contains(&format!("{name:?}")), "{error}");
     }
     for (id, name) in (1..).zip([long[..62].to_owned() + "x", "'\\\"$1 {xmax}\n".to_owned(), " ".to_owned()]) {

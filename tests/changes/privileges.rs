@@ -226,7 +226,7 @@ fn g04_a_foreign_trigger_with_the_same_name_is_not_changed() {
     for _ in 0..2 {
         let report = Installer::new().build(&mut site.db).unwrap();
         let [(table, error)] = report.failed() else { panic!("{report:?}") };
-        assert!(table == "public.t" && error.to_string().contains("is not notifyman's"), "{error}");
+        assert!(table == "public.t" && format!("{error:#}").contains("is not notifyman's"), "{error}");
         site.db.take_notices();
         site.run("ALTER TABLE t ADD COLUMN IF NOT EXISTS v text");
     }
@@ -319,7 +319,7 @@ fn g04_no_object_in_a_schema_of_another_role_is_used() {
     let config = notifyman::Config::without_env(&site.url.replace("postgres@", "reader@")).unwrap();
     let mut changes = notifyman::changes::Worker::new([config]).start().unwrap();
     let lost = changes.by_ref().flatten().find_map(|(_, event)| match event {
-        notifyman::changes::ChangeEvent::Lost(error) => Some(error.to_string()),
+        notifyman::changes::ChangeEvent::Lost(error) => Some(format!("{error:#}")),
         _ => None,
     });
     assert!(lost.unwrap().contains("its tables are not read"));

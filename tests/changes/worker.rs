@@ -162,7 +162,7 @@ fn g04_a_missing_spilled_payload_is_reported_as_spilled() {
 pub(super) fn follow_as(name: &str, site: &Site) -> Changes {
     let mut changes = connected(worker(&[site]).name(name), 1);
     let (1, ChangeEvent::Gap(gap)) = next(&mut changes) else { panic!("a new name has no position") };
-    assert!(gap.cause().to_string().contains("no position was kept under this name"), "{}", gap.cause());
+    assert!(format!("{:#}", gap.cause()).contains("no position was kept under this name"), "{}", gap.cause());
     changes.acknowledge();
     changes
 }
@@ -272,7 +272,7 @@ fn g08_a_database_in_which_nothing_is_installed_is_lost_with_the_remedy() {
     let mut events = [next(&mut changes), next(&mut changes)];
     events.sort_by_key(|(database, _)| *database);
     let [(1, ChangeEvent::Lost(error)), (2, ChangeEvent::Connected)] = &events else { panic!("{events:?}") };
-    let error = error.to_string();
+    let error = format!("{error:#}");
     assert!(error.contains("nothing is installed at 127.0.0.1") && error.contains("`notifyman build`"), "{error}");
 
     // Without any database the iterator ends.
@@ -334,7 +334,7 @@ fn g08_an_installation_that_changes_its_delivery_is_followed() {
     loop {
         let (1, ChangeEvent::Gap(gap)) = next(&mut changes) else { panic!("the delivery has changed") };
         // The worker may notice the end of the log before the new delivery.
-        if gap.cause().to_string().contains("the delivery of the installation has changed") {
+        if format!("{:#}", gap.cause()).contains("the delivery of the installation has changed") {
             break;
         }
     }

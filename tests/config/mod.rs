@@ -3,3 +3,4 @@
 mod passfile;
 mod recorder;
 mod sources;
+mod values;

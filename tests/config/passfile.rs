@@ -131,13 +131,13 @@ fn a_file_that_other_users_can_read_is_not_used_and_the_error_states_it() {
     for (mode, part) in [(0o640, "chmod 600"), (0o604, "chmod 600"), (0o610, "chmod 600")] {
         let file = directory.file("open", line, mode);
         let error = refused(dsn(&file));
-        let text = error.to_string();
+        let text = format!("{error:#}");
         assert!(error.is_auth() && text.contains(part) && text.contains(&*file.to_string_lossy()), "{text}");
         assert!(!text.contains("right"), "{text}");
     }
-    let error = refused(dsn(&directory.0)).to_string();
+    let error = format!("{:#}", refused(dsn(&directory.0)));
     assert!(error.contains("not a regular file"), "{error}");
-    let missing = refused(dsn(&directory.0.join("missing"))).to_string();
+    let missing = format!("{:#}", refused(dsn(&directory.0.join("missing"))));
     assert!(missing.contains("PGPASSWORD") && !missing.contains("missing"), "no fault, as in libpq: {missing}");
 }
 
@@ -148,12 +148,12 @@ fn the_error_for_a_wrong_password_names_its_line_but_not_the_password() {
     let config = config(&format!("host=127.0.0.1 port={} user=postgres", server.port()));
     let error = refused(config.clone().passfile(&file));
     assert_eq!(error.sqlstate(), Some("28P01"), "{error}");
-    assert!(error.to_string().contains(&format!("line 2 of {}", file.display())), "{error}");
+    assert!(format!("{error:#}").contains(&format!("line 2 of {}", file.display())), "{error}");
     assert!(!format!("{error} {error:?}").contains("s3cr3t90210"));
 
     let file = directory.file("pgpass", "other:*:*:*:right\n", 0o600);
     let error = refused(config.clone().passfile(&file));
     assert!(matches!(&error, Error::Connect(e) if matches!(e.cause(), Error::Auth(_))), "{error}");
-    assert!(error.to_string().contains("has no line for this"), "{error}");
+    assert!(format!("{error:#}").contains("has no line for this"), "{error}");
     assert!(!format!("{:?}", Config::from(&config)).contains("right"));
 }

@@ -132,7 +132,7 @@ fn the_service_file_in_the_string_has_precedence() {
     let config = Config::without_env(&dsn).unwrap();
     assert_eq!((config.get_user(), config.get_passfile()), (Some("of_file"), None));
     let error = Config::without_env("service=shop").unwrap_err();
-    assert!(error.to_string().contains("servicefile="), "{error}");
+    assert!(format!("{error:#}").contains("servicefile="), "{error}");
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn c08_a_real_server_interleaves_and_nothing_is_lost() {
     db.listen(["c08 busy"]).unwrap();
     let sender = std::thread::spawn(|| {
         let mut other = connect(&utf8().url());
-        (0..500).for_each(|n| other.notify("c08 busy", &n.to_string()).unwrap());
+        (0..500).for_each(|n| other.notify("c08 busy", n.to_string()).unwrap());
     });
     let mut received = Vec::new();
     while !sender.is_finished() {

@@ -38,7 +38,7 @@ fn c01_a_silent_server_is_abandoned_at_the_limit() {
     let error = refused(config(&hosts(&[port])).connect_timeout(PATIENCE));
     assert!(begin.elapsed() >= PATIENCE && begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
     assert!(error.is_timeout() && error.is_transient(), "{error}");
-    assert!(error.to_string().contains(FIRST_WORD), "{error}");
+    assert!(format!("{error:#}").contains(FIRST_WORD), "{error}");
 }
 
 #[test]
@@ -57,7 +57,10 @@ fn c01_an_address_may_have_a_zone() {
             kind => format!("{kind}=::1%{zone} port={} user=u dbname=d sslmode=disable", peer.addr().port()),
         };
         let error = refused(config(&to("no-such-if")));
-        assert!(error.to_string().contains("::1%no-such-if") && error.to_string().contains("interface"), "{error}");
+        assert!(
+            format!("{error:#}").contains("::1%no-such-if") && format!("{error:#}").contains("interface"),
+            "{error}"
+        );
         drop(Connection::connect(config(&to("1"))).unwrap());
         peer.finish();
     }
@@ -117,7 +120,7 @@ fn c01_an_address_that_accepts_no_connection_is_abandoned_at_the_limit() {
     assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
     assert!(error.is_timeout() && error.is_transient(), "{error}");
     // Linux drops further connection requests. Other systems may accept them without serving them.
-    assert!(!cfg!(target_os = "linux") || error.to_string().contains(": connecting took"), "{error}");
+    assert!(!cfg!(target_os = "linux") || format!("{error:#}").contains(": connecting took"), "{error}");
 }
 
 #[test]
@@ -172,7 +175,7 @@ fn c01_a_server_that_never_stops_sending_is_abandoned_and_delays_no_other() {
     let peer = endless();
     let error = refused(config(&peer.url()).connect_timeout(PATIENCE));
     assert!(begin.elapsed() < LIMIT && error.is_timeout(), "{:?}: {error}", begin.elapsed());
-    assert!(error.to_string().contains("logging in took"), "{error}");
+    assert!(format!("{error:#}").contains("logging in took"), "{error}");
 
     // After the login, the server does not answer the query for its role, or the LISTEN.
     let examined = Peer::play(vec![Step::startup(), Step::login_ok(), talk_on()]);
@@ -200,7 +203,7 @@ fn c01_the_error_names_a_host_without_an_address() {
     assert!(begin.elapsed() < LIMIT);
     let Error::Connect(inner) = &error else { panic!("{error}") };
     assert!(matches!(inner.cause(), Error::Resolve { .. }), "{error}");
-    assert!(error.to_string().contains(&name) && error.is_transient(), "{error}");
+    assert!(format!("{error:#}").contains(&name) && error.is_transient(), "{error}");
 }
 
 #[test]
@@ -275,7 +278,7 @@ fn c01_silent_hosts_share_one_limit() {
     let error = refused(config(&hosts(&ports)).connect_timeout(Duration::from_secs(4)));
     assert!(begin.elapsed() < Duration::from_secs(30), "4 seconds for all, not for each: {:?}", begin.elapsed());
     for port in ports {
-        assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{port} is not in: {error}");
+        assert!(format!("{error:#}").contains(&format!("127.0.0.1:{port}")), "{port} is not in: {error}");
     }
 }
 
@@ -285,7 +288,7 @@ fn c01_the_reported_time_limit_is_not_longer_than_the_attempt() {
     let free = refusing_port();
     let others = [free; 7];
     let dsn = config(&hosts(&[&[port], &others[..]].concat())).connect_timeout(Duration::from_secs(2));
-    let error = refused(dsn).to_string();
+    let error = format!("{:#}", refused(dsn));
     assert!(error.contains(&format!("{FIRST_WORD} took longer than 1.7")), "the others keep an eighth of it: {error}");
 }
 
@@ -308,7 +311,7 @@ fn c01_an_error_names_the_server_and_the_role_and_never_the_password() {
     {
         let dsn = format!("postgres://unknown_role:s3cr3t@127.0.0.1:{port}/shop");
         let error = refused(config(&dsn).connect_timeout(limit));
-        let text = error.to_string();
+        let text = format!("{error:#}");
         for part in ["127.0.0.1", &port.to_string(), "unknown_role", "shop", cause] {
             assert!(text.contains(part), "{part:?} is not in: {text}");
         }

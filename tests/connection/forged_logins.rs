@@ -23,7 +23,7 @@ fn scram(script: impl IntoIterator<Item = Step>) -> notifyman::Error {
     let error = refused(config(&peer.url()).password("pencil"));
     peer.finish();
     assert!(begin.elapsed() < LIMIT, "it was not made to work for long");
-    assert!(!error.to_string().contains("pencil") && !format!("{error:?}").contains("pencil"), "{error:?}");
+    assert!(!format!("{error:#}").contains("pencil") && !format!("{error:?}").contains("pencil"), "{error:?}");
     error
 }
 
@@ -84,7 +84,7 @@ fn c02_the_error_names_an_unsupported_method() {
     ] {
         let peer = Peer::play(vec![Step::startup(), Step::send([request]), Step::expect_eof()]);
         let error = refused(config(&peer.url()).password("pencil"));
-        assert!(error.to_string().contains(name), "{name}: {error}");
+        assert!(format!("{error:#}").contains(name), "{name}: {error}");
         peer.finish();
     }
 }

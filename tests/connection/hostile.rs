@@ -64,8 +64,8 @@ fn hostile_lengths() {
             let bytes = msg::raw_with_length(*tag, length, b"some of it");
             for error in [idle(&bytes), busy(&bytes), login(&bytes)] {
                 assert!(error.is_protocol() && !error.is_transient(), "{:?} {length}: {error}", *tag as char);
-                assert!(error.to_string().contains(&length.to_string()), "{error}");
-                assert!(error.to_string().contains("not a PostgreSQL server"), "{error}");
+                assert!(format!("{error:#}").contains(&length.to_string()), "{error}");
+                assert!(format!("{error:#}").contains("not a PostgreSQL server"), "{error}");
             }
         }
     }
@@ -86,7 +86,7 @@ fn c11_an_unknown_type_is_refused_at_its_first_byte() {
     for tag in [0, b'Q', b'X', b'p', b'1', b't', b'n', b's', 0x16, 0xff] {
         for error in [idle(&[tag]), busy(&[tag]), login(&[tag])] {
             assert!(error.is_protocol(), "{tag:#x}: {error}");
-            assert!(error.to_string().contains(&format!("{tag:#04x}")), "{error}");
+            assert!(format!("{error:#}").contains(&format!("{tag:#04x}")), "{error}");
         }
     }
 }
@@ -111,7 +111,7 @@ fn c11_the_error_names_a_malformed_message() {
         (msg::auth_ok(), "Authentication"),
     ] {
         let error = busy(&message);
-        assert!(error.is_protocol() && error.to_string().contains(name), "{name}: {error}");
+        assert!(error.is_protocol() && format!("{error:#}").contains(name), "{name}: {error}");
     }
 }
 
@@ -167,7 +167,7 @@ fn c01_a_peer_that_is_not_postgresql_is_an_immediate_error() {
         let error = refused(config(&format!("postgres://postgres@127.0.0.1:{port}/postgres")));
         assert!(begin.elapsed() < LIMIT, "without waiting for the limit");
         assert!(error.is_protocol() && !error.is_transient(), "{error}");
-        assert!(error.to_string().contains("not a PostgreSQL server"), "{error}");
+        assert!(format!("{error:#}").contains("not a PostgreSQL server"), "{error}");
         server.join().unwrap();
     }
 }

@@ -45,7 +45,7 @@ fn c01_the_first_server_with_the_wanted_role_is_used() {
         (&[p], "read-only", "the session may write"),
     ] {
         let error = refused(hosts(ports, attrs));
-        let text = error.to_string();
+        let text = format!("{error:#}");
         assert!(text.contains(found) && text.contains(&format!("target_session_attrs={attrs}")), "{text}");
         assert!(text.contains(&format!("127.0.0.1:{}", ports[0])) && text.contains("postgres"), "{text}");
         assert!(error.is_transient() && !error.is_auth(), "a failover changes it: {text}");
@@ -60,7 +60,7 @@ fn c01_the_error_for_listen_on_a_standby_says_how_to_reach_the_primary() {
     let mut db = Connection::connect(config(&standby.url())).unwrap();
     let error = db.listen(["news"]).unwrap_err();
     assert_eq!(error.sqlstate(), Some("25006"), "{error}");
-    assert!(error.to_string().contains("target_session_attrs=primary"), "{error}");
+    assert!(format!("{error:#}").contains("target_session_attrs=primary"), "{error}");
     assert!(!db.is_closed() && ask(&mut db, "SELECT 1") == "1", "the connection is as good as before");
     // Other errors contain no advice about LISTEN.
     let other = db.execute("CREATE TABLE t ()").unwrap_err();

@@ -21,7 +21,7 @@ fn lets_in_by(method: &str) {
         assert!(error.is_auth() && !error.is_transient(), "{wrong:?}: {error}");
     }
     let error = refused(config(&server.url()));
-    assert!(error.is_auth() && error.to_string().contains("password"), "{error}");
+    assert!(error.is_auth() && format!("{error:#}").contains("password"), "{error}");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn c02_only_allowed_methods_are_used() {
         Connection::connect(base.clone().require_auth([used])).unwrap();
         let error = refused(base.require_auth(all.into_iter().filter(|method| *method != used)));
         assert!(matches!(&error, Error::Connect(e) if matches!(e.cause(), Error::Auth(_))), "{method}: {error}");
-        assert!(error.is_auth() && !error.is_transient() && error.to_string().contains("require_auth"), "{error}");
+        assert!(error.is_auth() && !error.is_transient() && format!("{error:#}").contains("require_auth"), "{error}");
     }
 }
 

@@ -79,7 +79,7 @@ fn with_few_descriptors() {
     let results: Vec<_> = opening.by_ref().collect();
     assert_eq!((results.len(), opening.len()), (120, 0));
     let no_room = results.iter().filter_map(|(_, opened)| opened.as_ref().err());
-    assert!(no_room.filter(|error| error.to_string().contains("Too many open files")).count() > 50);
+    assert!(no_room.filter(|error| format!("{error:#}").contains("Too many open files")).count() > 50);
     assert!(results.iter().filter(|(_, opened)| opened.is_ok()).count() > 10);
 }
 

@@ -115,7 +115,7 @@ fn c04_strings_that_are_too_long_or_contain_nul_are_refused_before_anything_is_s
         ];
         for error in errors {
             assert!(matches!(error, Error::Value(_)) && error.is_usage(), "{bad:?}: {error}");
-            assert!(error.to_string().contains(limit), "{bad:?}: {error}");
+            assert!(format!("{error:#}").contains(limit), "{bad:?}: {error}");
         }
     }
     let (long, wide) = ("p".repeat(8_000), "é".repeat(4_000));
@@ -125,7 +125,7 @@ fn c04_strings_that_are_too_long_or_contain_nul_are_refused_before_anything_is_s
             db.notify_many([("c04 before", "fine"), ("c04 before", bad)]).unwrap_err(),
         ] {
             assert!(matches!(error, Error::Value(_)), "{error}");
-            assert!(error.to_string().contains(limit) && error.to_string().len() < 300, "{error}");
+            assert!(format!("{error:#}").contains(limit) && format!("{error:#}").len() < 300, "{error}");
         }
     }
     assert!(matches!(db.query("SELECT 1; \0 SELECT 2"), Err(Error::Value(_))));
@@ -152,9 +152,9 @@ fn c04_a_latin1_server_counts_a_character_as_a_byte() {
     db.notify(&name, &payload).unwrap();
     assert_eq!(next(&mut db, 1), [(name.clone(), payload)], "16 kB in the client");
 
-    let error = db.notify(&name, &"é".repeat(8_000)).unwrap_err();
+    let error = db.notify(&name, "é".repeat(8_000)).unwrap_err();
     assert!(matches!(error, Error::Value(_)) || error.sqlstate() == Some("22023"), "{error}");
-    assert!(db.notify(&"é".repeat(64), "").is_err());
+    assert!(db.notify("é".repeat(64), "").is_err());
     assert!(everything(&mut db).is_empty());
 }
 
@@ -164,7 +164,7 @@ fn c04_a_name_too_long_for_latin1_is_refused_by_its_characters() {
     db.listen(["c04 kept"]).unwrap();
     for long in ["é".repeat(64), "é".repeat(63) + "x"] {
         let error = db.listen(["c04 new", &long]).unwrap_err();
-        assert!(matches!(error, Error::Value(_)) && error.to_string().contains("63"), "{error}");
+        assert!(matches!(error, Error::Value(_)) && format!("{error:#}").contains("63"), "{error}");
     }
     assert_eq!(db.listening_channels().unwrap(), ["c04 kept"]);
 }
@@ -180,7 +180,7 @@ fn c04_a_name_that_the_server_truncates_is_not_listened_to() {
     assert_eq!(before, ["c04 kept", &fits]);
     for long in ["x".to_owned() + &"日".repeat(32), "本".repeat(32), "本".repeat(63)] {
         let error = db.listen(["c04 new", &long]).unwrap_err();
-        assert!(matches!(error, Error::Value(_)) && error.to_string().contains("63"), "{error}");
+        assert!(matches!(error, Error::Value(_)) && format!("{error:#}").contains("63"), "{error}");
         assert!(db.take_notices().iter().any(|notice| notice.code() == "42622"), "the server's notice was received");
         assert_eq!(db.listening_channels().unwrap(), before);
     }
@@ -196,7 +196,7 @@ fn c04_a_name_that_the_server_would_truncate_is_refused_without_a_notice() {
     let before = db.listening_channels().unwrap();
     assert_eq!(before.len(), 2);
     for error in [db.listen(["c04 new", &long]).unwrap_err(), db.unlisten(["c04 kept", &long]).unwrap_err()] {
-        assert!(matches!(error, Error::Value(_)) && error.to_string().contains("63"), "{error}");
+        assert!(matches!(error, Error::Value(_)) && format!("{error:#}").contains("63"), "{error}");
         assert_eq!(db.listening_channels().unwrap(), before, "including the name that it would be truncated to");
     }
     db.notify(&fits, "still").unwrap();
@@ -228,12 +228,12 @@ fn c04_a_truncated_name_that_equals_a_valid_one_does_not_unlisten_it() {
 #[test]
 fn c04_a_notification_that_is_too_long_for_the_server_is_an_error_of_the_server() {
     let mut db = connect(&euc_jp().url());
-    let error = db.notify(&"日".repeat(32), "").unwrap_err();
+    let error = db.notify("日".repeat(32), "").unwrap_err();
     assert_eq!(error.sqlstate(), Some("22023"), "{error}");
-    let error = db.notify("c04", &"日".repeat(4_000)).unwrap_err();
+    let error = db.notify("c04", "日".repeat(4_000)).unwrap_err();
     assert_eq!(error.sqlstate(), Some("22023"), "{error}");
     db.listen(["c04 wide"]).unwrap();
-    db.notify("c04 wide", &"日".repeat(3_999)).unwrap();
+    db.notify("c04 wide", "日".repeat(3_999)).unwrap();
     assert_eq!(everything(&mut db), [("c04 wide".to_owned(), "日".repeat(3_999))]);
 }
 

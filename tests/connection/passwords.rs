@@ -85,7 +85,7 @@ fn c17_a_real_server_accepts_a_computed_password_and_refuses_another() {
     let server = start(Options::new().auth("scram-sha-256", "token 2"));
     let config = with_tokens(config(&server.url()));
     let error = refused(config.clone());
-    assert!(error.is_auth() && error.to_string().contains("from the function of password_with"), "{error}");
+    assert!(error.is_auth() && format!("{error:#}").contains("from the function of password_with"), "{error}");
     Connection::connect(config).unwrap();
 }
 
@@ -99,7 +99,7 @@ fn c17_an_error_or_a_panic_fails_only_its_attempt() {
     });
     for expected in ["could not obtain the password: the vault is sealed\\u{1b}[2J", "the function for it panicked"] {
         let error = refused(config.clone());
-        assert!(error.to_string().contains(expected), "{error}");
+        assert!(format!("{error:#}").contains(expected), "{error}");
         assert!(error.is_transient() && !error.is_auth() && !error.is_usage(), "{error}");
     }
     Connection::connect(config).unwrap();
@@ -133,7 +133,7 @@ fn c17_a_function_that_hangs_fails_its_attempt_and_delays_no_other() {
     let lost = nm.next_event();
     let Some(Event::Lost(id, error)) = lost else { panic!("{lost:?}") };
     assert_eq!(id, late);
-    assert!(error.is_timeout() && error.to_string().contains("computing the password"), "{error}");
+    assert!(error.is_timeout() && format!("{error:#}").contains("computing the password"), "{error}");
     hanging.release();
 }
 

@@ -35,7 +35,7 @@ fn c14_idle_and_notifications_in_one_loop() {
             reported.push(event.clone());
         }
         if event.is_none() && sent < 4 && reported.iter().flatten().count() == sent {
-            other.notify("old loop", &sent.to_string()).unwrap();
+            other.notify("old loop", sent.to_string()).unwrap();
             sent += 1;
         } else if reported.iter().flatten().count() == 4 && reported.last().unwrap().is_none() {
             break;

@@ -73,7 +73,7 @@ fn c18_sql_that_fails_fails_the_attempt() {
         let error = refused(config(&utf8().url()).after_connect(sql));
         let Error::Connect(failed) = &error else { panic!("{error}") };
         assert!(!error.is_auth() && !error.is_usage(), "{error}");
-        (failed.cause().clone(), error.to_string(), error.sqlstate().unwrap_or_default().to_owned())
+        (failed.cause().clone(), format!("{error:#}"), error.sqlstate().unwrap_or_default().to_owned())
     };
     let (cause, text, code) = refused("SELEC 1");
     assert!(
@@ -106,7 +106,7 @@ fn c18_sql_that_takes_too_long_fails_the_attempt_after_the_call_timeout() {
     let slow = |url: &str, sql: &str| {
         let error = refused(config(url).connect_timeout(None).call_timeout(limit).after_connect(sql));
         assert!(error.is_timeout() && error.is_transient(), "{error}");
-        assert!(error.to_string().contains("the SQL of after_connect failed: executing it took longer"), "{error}");
+        assert!(format!("{error:#}").contains("the SQL of after_connect failed: executing it took longer"), "{error}");
     };
     slow(&utf8().url(), "SELECT pg_sleep(60)");
     let peer = Peer::play(vec![Step::startup(), Step::login_ok(), Step::expect_query(SQL), Step::expect(b'X')]);
@@ -136,7 +136,7 @@ fn c18_a_manager_tries_again_after_sql_that_failed() {
     nm.dial(config(&utf8().url()).after_connect(sql), ["c18"]).unwrap();
     let event = nm.next_event();
     assert!(
-        matches!(&event, Some(Event::Disconnected(_, error)) if error.to_string().contains("not yet")),
+        matches!(&event, Some(Event::Disconnected(_, error)) if format!("{error:#}").contains("not yet")),
         "{event:?}"
     );
     session().execute("INSERT INTO c18_count VALUES (1)").unwrap();
@@ -153,7 +153,7 @@ fn c18_a_channel_that_it_listens_to_is_received() {
 #[test]
 fn c18_the_text_is_checked_and_not_shown() {
     let error = refused(config(&utf8().url()).after_connect("SELECT 'a\0'"));
-    assert!(error.is_usage() && error.to_string().contains("after_connect contains a NUL"), "{error}");
+    assert!(error.is_usage() && format!("{error:#}").contains("after_connect contains a NUL"), "{error}");
     let shown = format!("{:?}", config("").after_connect("SELECT login('s3cr3t')"));
     assert!(shown.contains("after_connect: Some(***)") && !shown.contains("s3cr3t"), "{shown}");
     assert_ne!(config("").after_connect("SELECT 1"), config(""));

@@ -13,7 +13,7 @@ const SECRET: &str = "s3cr3t90210";
 
 /// Asserts the format that every error must have.
 fn assert_clear(error: &Error, port: u16, user: &str, dbname: &str) {
-    let text = error.to_string();
+    let text = format!("{error:#}");
     for part in ["127.0.0.1", &port.to_string(), &format!("{user:?}"), &format!("{dbname:?}")] {
         assert!(text.contains(part), "{part} is not in: {text}");
     }
@@ -64,8 +64,11 @@ fn c01_a_server_that_cannot_start_a_process_says_so_in_plain_text() {
         };
         let peer = Peer::play_each((0..connections).map(|_| script()).collect());
         let error = refused(config(&format!("{}?sslmode={mode}", peer.url())));
-        assert!(error.to_string().contains("could not fork new process"), "{mode}: {error}");
-        assert!(error.is_transient() && !error.is_protocol() && !error.to_string().contains('\n'), "{mode}: {error}");
+        assert!(format!("{error:#}").contains("could not fork new process"), "{mode}: {error}");
+        assert!(
+            error.is_transient() && !error.is_protocol() && !format!("{error:#}").contains('\n'),
+            "{mode}: {error}"
+        );
         peer.finish();
     }
 }
@@ -106,7 +109,7 @@ fn c01_a_server_that_does_not_run_is_a_transient_error() {
     let port = refusing_port();
     let error = refused(config(&dsn(port, "app", "shop")));
     assert!(error.is_transient() && !error.is_timeout(), "{error}");
-    assert!(error.to_string().contains("refused"), "{error}");
+    assert!(format!("{error:#}").contains("refused"), "{error}");
     assert_clear(&error, port, "app", "shop");
 
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -119,7 +122,7 @@ fn c01_a_server_that_does_not_run_is_a_transient_error() {
 #[test]
 fn c01_the_error_names_the_path_of_a_missing_socket() {
     let error = refused(config(&format!("host=/no/such/directory user=app password={SECRET} dbname=shop")));
-    let text = error.to_string();
+    let text = format!("{error:#}");
     for part in ["/no/such/directory/.s.PGSQL.5432", r#""app""#, r#""shop""#] {
         assert!(text.contains(part), "{text}");
     }
@@ -143,7 +146,7 @@ fn no_way() {
     }
     // This network namespace has no other machine.
     let error = refused(config("postgres://app:s3cr3t90210@192.0.2.1:5432/shop"));
-    let text = error.to_string();
+    let text = format!("{error:#}");
     for part in ["192.0.2.1:5432", r#""app""#, r#""shop""#, "unreachable"] {
         assert!(text.contains(part), "{part} is not in: {text}");
     }

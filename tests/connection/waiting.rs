@@ -17,7 +17,7 @@ fn c14_without_a_timeout_there_are_only_notifications() {
         let mut other = session();
         for n in 0..3 {
             std::thread::sleep(TICK);
-            other.notify("c14 ever", &n.to_string()).unwrap();
+            other.notify("c14 ever", n.to_string()).unwrap();
         }
     });
     let received: Vec<String> =
@@ -175,7 +175,7 @@ fn c14_a_zero_timeout_ends_although_the_body_notifies() {
         let mut received = Vec::new();
         for n in db.wait(Duration::ZERO).flatten() {
             received.push(n.payload().into_owned());
-            other.notify("c14 body", &format!("{}+", n.payload())).unwrap();
+            other.notify("c14 body", format!("{}+", n.payload())).unwrap();
             arrived();
         }
         passes.extend((!received.is_empty()).then_some(received));
@@ -204,7 +204,7 @@ fn c15_a_pass_of_a_zero_timeout_that_was_left_is_continued_and_then_ends() {
     let mut received = 0;
     while first(&mut db).is_some() {
         received += 1;
-        db.notify("c15 pass", &received.to_string()).unwrap();
+        db.notify("c15 pass", received.to_string()).unwrap();
     }
     assert_eq!(received, 1);
     // With another timeout there are no passes.

@@ -46,7 +46,7 @@ fn m17_notifications_that_arrive_meanwhile_are_kept_in_order() {
     let mut other = connect(&server.url());
     let writer = thread::spawn(move || {
         for n in 0..2000 {
-            other.notify("news", &n.to_string()).unwrap();
+            other.notify("news", n.to_string()).unwrap();
         }
     });
     while !writer.is_finished() {

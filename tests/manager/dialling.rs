@@ -95,7 +95,7 @@ fn m08_a_file_that_hangs_delays_neither_the_loop_nor_a_dial_beyond_its_timeout()
     let dial = config(&server().url()).passfile(&file).connect_timeout(limit);
     let begin = Instant::now();
     let error = Connection::connect(dial.clone()).unwrap_err();
-    assert!(error.is_timeout() && error.to_string().contains("reading the password file"), "{error}");
+    assert!(error.is_timeout() && format!("{error:#}").contains("reading the password file"), "{error}");
     assert!(begin.elapsed() >= limit && begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
 
     let channel = channel();
@@ -178,7 +178,7 @@ fn m13_with_reconnect_a_dial_is_retried_until_the_server_is_available() {
     for _ in 0..5 {
         assert!(matches!(nm.next_event(), Some(Event::Idle)), "it continues to retry");
     }
-    let why = nm.restoring().next().unwrap().1.error().to_string();
+    let why = format!("{:#}", nm.restoring().next().unwrap().1.error());
     assert!(why.contains("refused"), "the last attempt's reason can be seen: {why}");
     server.restart().unwrap();
     assert_eq!(opened(&mut nm, 1), BTreeSet::from([id]));

@@ -29,11 +29,11 @@ fn m05_a_waiting_manager_notices_an_insert_immediately() {
     let running = run(nm);
     let_it_sleep();
     let begin = Instant::now();
-    let id = handle.insert(listener(&channel)).wait(LIMIT).unwrap().unwrap();
+    let id = handle.insert(listener(&channel)).wait(LIMIT).unwrap();
     assert!(begin.elapsed() < LIMIT / 2);
     open().notify(&channel, "for the new connection").unwrap();
     until("it is received", || handle.stats().notifications == 1);
-    assert_eq!((id.to_string(), handle.stats().connections), ("2".into(), 2));
+    assert_eq!((id.number(), handle.stats().connections), (2, 2));
     handle.stop();
     assert_eq!(running.join().unwrap().1, ["for the new connection"]);
 }
@@ -46,11 +46,12 @@ fn m05_a_waiting_manager_notices_a_removal_immediately() {
     let (all, handle) = (ids(&nm), nm.handle());
     let running = run(nm);
     let_it_sleep();
-    let mut db = handle.remove(all[0]).wait(LIMIT).unwrap().unwrap().unwrap();
+    let mut db = handle.remove(all[0]).wait(LIMIT).unwrap();
     lines[0].notify("for its new owner");
     assert_eq!(db.wait(Duration::ZERO).flatten().count(), 1);
-    assert!(handle.remove(all[0]).wait(LIMIT).unwrap().is_none(), "it has been removed");
-    assert!(handle.remove(all[1]).wait(LIMIT).unwrap().unwrap().is_ok());
+    let (error, rest) = handle.remove(all[0]).wait(LIMIT).unwrap_err().into_parts();
+    assert!(matches!(error, Error::UnknownConnection) && rest.is_none(), "it has been removed");
+    assert!(handle.remove(all[1]).wait(LIMIT).is_ok());
     let (_, received, idle) = running.join().unwrap(); // M07: no connection is left
     assert_eq!((received, idle), (vec![], 0));
 }
@@ -88,10 +89,10 @@ fn m07_a_parked_manager_waits_for_commands_and_ends_on_a_stop() {
     let running = run(nm);
     for round in 0..3 {
         let_it_sleep();
-        let id = handle.insert(listener(&channel)).wait(LIMIT).unwrap().unwrap();
-        open().notify(&channel, &round.to_string()).unwrap();
+        let id = handle.insert(listener(&channel)).wait(LIMIT).unwrap();
+        open().notify(&channel, round.to_string()).unwrap();
         until("it is received", || handle.stats().notifications == round + 1);
-        assert!(handle.remove(id).wait(LIMIT).unwrap().unwrap().is_ok());
+        assert!(handle.remove(id).wait(LIMIT).is_ok());
         assert!(!running.is_finished());
     }
     handle.stop().wait(LIMIT).unwrap();
@@ -114,10 +115,10 @@ fn m07_queued_commands_are_executed_before_the_iterator_ends() {
     let handle = nm.handle();
     let mut ticket = handle.insert(listener(&channel));
     assert!(ticket.try_get().is_none(), "the manager has not been iterated");
-    assert!(matches!(ticket.wait(Duration::ZERO), Err(Error::Timeout { .. })));
+    assert!(ticket.wait(Duration::ZERO).is_err_and(|error| error.error().is_timeout() && error.value().is_none()));
     open().notify(&channel, "hello").unwrap();
     assert_eq!(receive(&mut nm, 1)[0].1, "hello");
-    assert_eq!(ticket.try_get().unwrap().unwrap().unwrap(), ids(&nm)[0]);
+    assert_eq!(ticket.try_get().unwrap().unwrap(), ids(&nm)[0]);
 }
 
 #[test]
@@ -130,9 +131,8 @@ fn m11_the_handle_and_the_manager_share_one_sequence_of_ids() {
     nm.insert(connections.remove(0));
     tickets.push(handle.insert(connections.remove(0)));
     assert!(nm.next().is_none());
-    let reported: Vec<String> =
-        tickets.iter_mut().map(|it| it.try_get().unwrap().unwrap().unwrap().to_string()).collect();
-    assert_eq!(reported, ["3", "4"]);
+    let reported: Vec<_> = tickets.iter_mut().map(|it| it.try_get().unwrap().unwrap().number()).collect();
+    assert_eq!(reported, [3, 4]);
 }
 
 #[test]
@@ -230,9 +230,13 @@ fn m18_dropping_the_manager_resolves_every_ticket() {
     let mut stop = handle.stop();
     drop(nm);
     let mut after = handle.insert(connections.remove(0));
-    assert!(before.wait(LIMIT).unwrap().is_err_and(|db| !db.is_closed()), "the connection is returned");
-    assert!(after.wait(LIMIT).unwrap().is_err_and(|db| !db.is_closed()), "the connection is returned");
-    assert!(matches!(removal.wait(LIMIT), Err(Error::Stopped)));
+    for ticket in [&mut before, &mut after] {
+        let (error, db) = ticket.wait(LIMIT).unwrap_err().into_parts();
+        assert!(matches!(error, Error::Stopped) && db.is_some_and(|db| !db.is_closed()), "the connection is returned");
+        let (error, db) = ticket.wait(LIMIT).unwrap_err().into_parts();
+        assert!(matches!(error, Error::TicketSpent) && db.is_none());
+    }
+    assert!(matches!(removal.wait(LIMIT).unwrap_err().error(), Error::Stopped));
     assert!(matches!(stop.wait(LIMIT), Err(Error::Stopped)));
     assert!(matches!(handle.set_timeout(None).wait(LIMIT), Err(Error::Stopped)));
 }

@@ -89,7 +89,7 @@ fn m08_a_connection_behind_a_black_hole_delays_no_other() {
     proxy.black_hole();
     let mut tx = open();
     for n in 0..5 {
-        tx.notify(&channel, &n.to_string()).unwrap();
+        tx.notify(&channel, n.to_string()).unwrap();
         assert_eq!(receive(&mut nm, 1), [(all[1], n.to_string())]);
     }
     proxy.resume();

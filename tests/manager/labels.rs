@@ -71,7 +71,7 @@ fn m20_a_handle_gives_labels_too() {
     let mut nm = NotificationManager::new([]).park_when_empty(true);
     let handle = nm.handle();
     let running = std::thread::spawn(move || nm.by_ref().for_each(drop));
-    let inserted = handle.insert_as("berlin", open()).wait(LIMIT).unwrap().unwrap();
+    let inserted = handle.insert_as("berlin", open()).wait(LIMIT).unwrap();
     let dialled = handle.dial_as("oslo", config(), ["a"]).wait(LIMIT).unwrap();
     assert_eq!([inserted, dialled].map(|id| id.label()), [Some("berlin"), Some("oslo")]);
     assert!(matches!(handle.dial_as("oslo", "host", ["a"]).wait(LIMIT), Err(Error::Config(_))));
@@ -83,7 +83,7 @@ fn m20_a_handle_gives_labels_too() {
 fn m20_an_error_of_connecting_names_the_label_with_escapes() {
     let port = refusing_port();
     let refused = Config::without_env(&format!("host=127.0.0.1 port={port} user=app")).unwrap();
-    let error = Connection::connect(refused.clone().label("berlin")).unwrap_err().to_string();
+    let error = format!("{:#}", Connection::connect(refused.clone().label("berlin")).unwrap_err());
     assert!(error.starts_with(&format!("cannot connect to berlin at 127.0.0.1:{port} as \"app\"")), "{error}");
     let hostile = refused.label("a\u{1b}[2J\nb");
     assert!(hostile.to_string().starts_with("a\\u{1b}[2J\\nb at 127.0.0.1:"), "{hostile}");
@@ -91,7 +91,7 @@ fn m20_an_error_of_connecting_names_the_label_with_escapes() {
     let id = nm.dial(hostile, ["a"]).unwrap();
     assert_eq!((id.to_string().as_str(), id.label()), ("a\\u{1b}[2J\\nb", Some("a\u{1b}[2J\nb")));
     let Some(Event::Lost(_, error)) = event(&mut nm) else { panic!("{nm:?}") };
-    assert!(error.to_string().contains("to a\\u{1b}[2J\\nb at "), "{error}");
+    assert!(format!("{error:#}").contains("to a\\u{1b}[2J\\nb at "), "{error}");
 }
 
 #[test]

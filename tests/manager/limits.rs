@@ -42,7 +42,7 @@ fn all_move_to_the_garbage_with_few_descriptors(left: usize, timeout: Option<Dur
     assert_eq!(garbage.iter().map(|(id, _)| *id).collect::<Vec<_>>(), all);
     for (_, error) in &garbage {
         assert!(matches!(error, Error::Io { error, .. } if error.raw_os_error() == Some(24)), "{error:?}"); // EMFILE
-        assert!(error.to_string().contains("poller"), "{error}");
+        assert!(format!("{error:#}").contains("poller"), "{error}");
     }
     assert!(nm.next().is_none(), "it ends again");
 
@@ -124,7 +124,7 @@ fn m10_without_a_poll_restores_fail() {
         let mut ticket = nm.handle().listen(id, ["more"]);
         for expected in [id, dialled] {
             let Some(Event::Lost(lost, error)) = event(&mut nm) else { panic!("the end, without {expected}") };
-            assert!(lost == expected && error.to_string().contains("poller"), "{lost}: {error}");
+            assert!(lost == expected && format!("{error:#}").contains("poller"), "{lost}: {error}");
         }
         assert!(event(&mut nm).is_none());
         assert_eq!((super::support::dead(&nm), nm.restoring().count()), (vec![id, dialled], 0));

@@ -41,7 +41,7 @@ fn assert_received_then_lost(nm: &mut NotificationManager, expected: &[&str]) ->
     assert_eq!(reported, expected);
     assert!(nm.next_event().is_none(), "it ends without an idle event");
     assert_eq!(dead(nm), [id]);
-    assert_eq!(nm.garbage().next().unwrap().1.error().to_string(), error.to_string());
+    assert_eq!(format!("{:#}", nm.garbage().next().unwrap().1.error()), format!("{error:#}"));
     assert_eq!(ids(nm), []);
     error
 }

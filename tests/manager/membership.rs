@@ -164,8 +164,8 @@ fn m11_ids_count_from_one_in_the_order_given_and_are_never_reused() {
     let (connections, _lines) = fake.open_many(3);
     let pids: Vec<i32> = connections.iter().map(|db| db.pid()).collect();
     let mut nm = NotificationManager::new(connections);
-    let reported: Vec<_> = nm.connections().map(|(id, db)| (id.to_string(), db.pid())).collect();
-    assert_eq!(reported, [("1".into(), pids[0]), ("2".into(), pids[1]), ("3".into(), pids[2])]);
+    let reported: Vec<_> = nm.connections().map(|(id, db)| (id.number(), db.pid())).collect();
+    assert_eq!(reported, [(1, pids[0]), (2, pids[1]), (3, pids[2])]);
 
     let mut seen = ids(&nm);
     for _ in 0..20 {

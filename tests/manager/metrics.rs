@@ -43,7 +43,7 @@ fn a_loss_a_restore_a_gap_and_a_canary_are_in_the_metrics_under_the_connection()
         let notify = |payload: &str| open().notify(&channel, payload).unwrap();
         notify("1");
         notify("2");
-        iterate_until(&mut nm, |nm| nm.stats().notifications == 4 && nm.stats().canary_micros > 0);
+        iterate_until(&mut nm, |nm| nm.stats().notifications == 4 && nm.stats().canary_time.is_some());
         metrics.update(&snapshotter);
         assert_eq!(metrics.gauge("notifyman_connections{connection=berlin,state=open}"), 1.0);
         assert_eq!(metrics.counter("notifyman_notifications_total{connection=berlin}"), 2, "{metrics:#?}");

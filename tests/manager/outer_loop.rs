@@ -45,7 +45,7 @@ fn outer_a_loop_around_it_receives_everything() {
             Event::Idle => {
                 idle += 1;
                 match idle {
-                    1..=3 => tx.notify(&channel, &idle.to_string()).unwrap(),
+                    1..=3 => tx.notify(&channel, idle.to_string()).unwrap(),
                     4 => terminate(nm.get(all[0]).unwrap().pid()),
                     5 => drop(nm.remove(all[1])),
                     _ => panic!("the iterator has ended"),

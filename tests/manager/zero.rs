@@ -28,7 +28,7 @@ fn m02_a_zero_timeout_receives_notifications_of_other_sessions() {
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::ZERO);
     let mut tx = open();
     for n in 0..3 {
-        tx.notify(&channel, &n.to_string()).unwrap();
+        tx.notify(&channel, n.to_string()).unwrap();
         let mut received = Vec::new();
         until("the notification arrives", || {
             let (more, idle) = until_end(&mut nm);
@@ -155,7 +155,7 @@ fn m02_a_connection_that_notifies_itself_in_the_body_is_served_once_in_a_pass() 
         let mut received = Vec::new();
         while let Some(event) = nm.next() {
             received.extend(payloads(&event.expect("no idle event").1));
-            nm.get_mut(id).unwrap().notify(&channel, &round.to_string()).unwrap();
+            nm.get_mut(id).unwrap().notify(&channel, round.to_string()).unwrap();
         }
         assert_eq!(received, [(round - 1).to_string()]);
     }
@@ -173,7 +173,7 @@ fn m02_a_connection_that_is_taken_out_and_inserted_again_is_served_once_in_a_pas
         while let Some(event) = nm.next() {
             received.extend(payloads(&event.expect("no idle event").1));
             let mut db = nm.remove(id).unwrap().unwrap();
-            db.notify(&channel, &round.to_string()).unwrap();
+            db.notify(&channel, round.to_string()).unwrap();
             id = nm.insert(db);
         }
         assert_eq!(received, [(round - 1).to_string()]);

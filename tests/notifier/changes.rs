@@ -44,7 +44,7 @@ fn check_steady_subscriber(workers: usize) {
             let mut db = session();
             let mut sent = 0;
             while !done.load(SeqCst) {
-                db.notify(&steady, &sent.to_string()).unwrap();
+                db.notify(&steady, sent.to_string()).unwrap();
                 sent += 1;
             }
             sent
@@ -99,7 +99,7 @@ fn n04_notifications_sent_after_subscribe_returns_are_received() {
     for id in 0..100 {
         let channel = format!("immediate {id}");
         n.subscribe(id, &channel, recorder.payloads()).unwrap();
-        db.notify(&channel, &id.to_string()).unwrap();
+        db.notify(&channel, id.to_string()).unwrap();
         assert_eq!(records.next(), id.to_string());
     }
 }
@@ -108,7 +108,7 @@ fn n04_notifications_sent_after_subscribe_returns_are_received() {
 fn n04_tickets_of_many_subscriptions_resolve() {
     let n = notifier();
     let mut tickets: Vec<_> =
-        (0..300).map(|id| n.subscribe_ticket(id, &format!("many {}", id % 30), |_| ()).unwrap()).collect();
+        (0..300).map(|id| n.subscribe_ticket(id, format!("many {}", id % 30), |_| ()).unwrap()).collect();
     for ticket in &mut tickets {
         ticket.wait(LIMIT).unwrap();
     }
@@ -152,7 +152,7 @@ fn the_cost_of_a_notification_depends_only_on_the_subscribers_of_its_channel() {
     let (recorder, records) = recorder();
     let channel = new_channel();
     for id in 0..10_000 {
-        n.subscribe(id, &format!("quiet {}", id % 500), |_| ()).unwrap();
+        n.subscribe(id, format!("quiet {}", id % 500), |_| ()).unwrap();
     }
     n.subscribe(10_000, &channel, recorder.payloads()).unwrap();
     n.start().unwrap();

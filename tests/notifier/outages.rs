@@ -87,12 +87,12 @@ fn n04_a_listen_whose_acknowledgement_is_lost_is_requested_again() {
     let (recorder, records) = recorder();
     for id in 0..10 {
         proxy.black_hole();
-        let mut ticket = n.subscribe_ticket(id, &format!("c{id}"), recorder.payloads()).unwrap();
+        let mut ticket = n.subscribe_ticket(id, format!("c{id}"), recorder.payloads()).unwrap();
         assert!(ticket.wait(Duration::from_millis(5)).unwrap_err().is_timeout());
         proxy.cut_rst();
         proxy.resume();
         ticket.wait(LIMIT).unwrap();
-        connect(&server.url()).notify(&format!("c{id}"), &format!("to {id}")).unwrap();
+        connect(&server.url()).notify(format!("c{id}"), format!("to {id}")).unwrap();
         while records.next() != format!("to {id}") {}
     }
     assert_eq!(n.stats().channels, 10);
@@ -163,7 +163,7 @@ fn a_subscribe_that_times_out_while_the_server_is_down_changes_nothing() {
     server.stop().unwrap();
     eventually("the loss is detected", || matches!(n.state(), State::Away));
     let error = n.subscribe(1, "a", |_| ()).unwrap_err();
-    assert!(error.is_timeout() && error.to_string().contains("restoring the session"), "{error}");
+    assert!(error.is_timeout() && format!("{error:#}").contains("restoring the session"), "{error}");
     assert!(n.channels().is_empty());
 }
 

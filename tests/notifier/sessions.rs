@@ -11,7 +11,7 @@ fn n12_ten_thousand_subscribers_over_a_thousand_channels_use_one_session() {
     let n = Notifier::builder(config().application_name(&name)).unwrap().autorun(false).build::<u32>();
     let (recorder, records) = recorder();
     for id in 0..10_000 {
-        n.subscribe(id, &format!("m{}", id % 1000), recorder.payloads()).unwrap();
+        n.subscribe(id, format!("m{}", id % 1000), recorder.payloads()).unwrap();
     }
     n.start().unwrap();
     let stats = n.stats();
@@ -54,7 +54,7 @@ fn n12_a_hundred_databases_are_a_hundred_sessions_on_one_loop() {
     let listening = ask(&mut admin, "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'd%'");
     assert_eq!(listening, "99");
     for (id, url) in urls.iter().enumerate().step_by(20) {
-        connect(url).notify("c", &id.to_string()).unwrap();
+        connect(url).notify("c", id.to_string()).unwrap();
         assert_eq!(records.next(), id.to_string());
     }
     // A restart opens all of them again.

@@ -173,7 +173,7 @@ fn n06_unknown_names_and_ids_are_errors_and_change_nothing() {
     ];
     for error in unknown_channels {
         assert!(matches!(&error, Error::UnknownChannel { channel } if **channel == *"phantom"), "{error}");
-        assert!(error.is_usage() && error.to_string().contains("phantom"), "{error}");
+        assert!(error.is_usage() && format!("{error:#}").contains("phantom"), "{error}");
     }
     n.subscribe(2, "other", |_| ()).unwrap();
     let unknown_subscribers = [
@@ -197,7 +197,7 @@ fn n11_the_system_channel_is_reserved_and_its_notifications_are_discarded() {
     for error in
         [n.subscribe(1, "PGNOTIFIER", |_| ()).unwrap_err(), n.add_channels(["fine", "PGNOTIFIER"]).unwrap_err()]
     {
-        assert!(error.is_usage() && error.to_string().contains("PGNOTIFIER"), "{error}");
+        assert!(error.is_usage() && format!("{error:#}").contains("PGNOTIFIER"), "{error}");
     }
     assert!(n.channels().is_empty(), "no other channel was added");
     n.subscribe(1, &channel, recorder.payloads()).unwrap();
@@ -214,11 +214,11 @@ fn invalid_names_are_refused_and_change_nothing() {
     let long = "x".repeat(64);
     for (name, part) in [("", "empty"), (long.as_str(), "63 bytes"), ("a\0b", "NUL")] {
         for error in [n.subscribe(1, name, |_| ()).unwrap_err(), n.add_channels(["fine", name]).unwrap_err()] {
-            assert!(error.is_usage() && error.to_string().contains(part), "{error}");
+            assert!(error.is_usage() && format!("{error:#}").contains(part), "{error}");
         }
     }
     assert!(n.channels().is_empty() && n.subscriptions().is_empty());
-    n.subscribe(1, &"x".repeat(63), |_| ()).unwrap();
+    n.subscribe(1, "x".repeat(63), |_| ()).unwrap();
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn a_name_that_only_the_server_can_refuse_is_an_error_and_changes_nothing() {
         n.subscribe_ticket(2, &long, |_| ()).unwrap().wait(LIMIT).unwrap_err(),
         n.add_channels([&other, &long]).unwrap().wait(LIMIT).unwrap_err(),
     ] {
-        assert!(error.is_usage() && error.to_string().contains("63 bytes"), "{error}");
+        assert!(error.is_usage() && format!("{error:#}").contains("63 bytes"), "{error}");
         assert_eq!(n.channels(), [good.as_str()]);
     }
     assert_eq!((n.stats().channels, n.subscriptions().len()), (1, 1));

@@ -93,7 +93,7 @@ fn nothing_is_lost_or_late_while_delivery_is_checked() {
         let listener = Running::listener(&[server.url()], &[&["a", "--count", &count.to_string()], mode].concat());
         let mut db = connect(&server);
         for n in 0..count {
-            db.notify("a", &format!("number {n}.")).unwrap();
+            db.notify("a", format!("number {n}.")).unwrap();
         }
         let finished = listener.finish();
         finished.ends_with(0);

@@ -71,7 +71,7 @@ fn a_failing_command_is_reported_and_the_next_one_runs() {
 fn a_command_need_not_read_its_input() {
     let cluster = cluster();
     let listener = Running::listener(&[cluster.url()], &["a", "-n1", "--exec", "echo fine"]);
-    connect(&cluster).notify("a", &"x".repeat(7999)).unwrap();
+    connect(&cluster).notify("a", "x".repeat(7999)).unwrap();
     assert_eq!(listener.finish().ends_with(0).out, ["fine"]);
 }
 

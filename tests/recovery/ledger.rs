@@ -60,7 +60,7 @@ fn write(url: &str, stop: &AtomicBool) -> Sent {
             continue;
         };
         sent.last += 1;
-        if open.notify(CHANNEL, &sent.last.to_string()).is_err() {
+        if open.notify(CHANNEL, sent.last.to_string()).is_err() {
             sent.unsure.push(sent.last);
             db = None;
             continue;

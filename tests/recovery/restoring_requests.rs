@@ -78,12 +78,12 @@ fn m15_a_restored_connection_and_a_dialled_one_have_a_heartbeat() {
     assert_eq!(nm.revive(id, dead), first);
     assert!(matches!(event(&mut nm), Event::Restored(..)));
     let Event::Lost(_, error) = event(&mut nm) else { panic!("the silence is noticed") };
-    assert!(error.is_timeout() && error.to_string().contains("heartbeat"), "{error}");
+    assert!(error.is_timeout() && format!("{error:#}").contains("heartbeat"), "{error}");
 
     nm.dial(dialled.url(), ["ledger"]).unwrap();
     assert!(matches!(event(&mut nm), Event::Opened(_)));
     let Event::Lost(_, error) = event(&mut nm) else { panic!("the silence is noticed") };
-    assert!(error.is_timeout() && error.to_string().contains("heartbeat"), "{error}");
+    assert!(error.is_timeout() && format!("{error:#}").contains("heartbeat"), "{error}");
     drop(nm);
     restored.finish();
     dialled.finish();

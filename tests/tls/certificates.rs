@@ -52,7 +52,7 @@ fn a_wrong_name_is_rejected_only_by_verify_full() {
         assert!(is_encrypted(&mut Connection::connect(by(server, mode, root, "db.example")).unwrap()), "{mode}");
     }
     let error = refused_for(by(server, "verify-full", root, "db.example"), TlsErrorKind::WrongName, "db.example");
-    assert!(error.to_string().contains("localhost"), "it names the certificate's names: {error}");
+    assert!(format!("{error:#}").contains("localhost"), "it names the certificate's names: {error}");
     assert!(!error.is_transient());
 }
 
@@ -80,7 +80,7 @@ fn an_expired_certificate_is_rejected_as_a_transient_error() {
     server.renew(&future);
     let checked = by(&server, "verify-ca", &root, "127.0.0.1");
     crate::support::server::eventually("the server shows the other one", || {
-        Connection::connect(checked.clone()).is_err_and(|error| error.to_string().contains("is not valid yet"))
+        Connection::connect(checked.clone()).is_err_and(|error| format!("{error:#}").contains("is not valid yet"))
     });
     server.renew(&ca.server(&["127.0.0.1"]));
     crate::support::server::eventually("the renewed one is accepted", || Connection::connect(checked.clone()).is_ok());
@@ -104,7 +104,7 @@ fn a_missing_root_file_is_an_error_only_in_modes_that_need_it() {
     assert!(is_encrypted(&mut Connection::connect(by(server, "require", none, "127.0.0.1")).unwrap()));
     for mode in ["verify-ca", "verify-full"] {
         let error = refused_for(by(server, mode, none, "127.0.0.1"), TlsErrorKind::File, none);
-        assert!(error.to_string().contains("sslrootcert=system"), "{error}");
+        assert!(format!("{error:#}").contains("sslrootcert=system"), "{error}");
     }
 }
 

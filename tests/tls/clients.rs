@@ -50,7 +50,7 @@ fn a_role_is_authenticated_by_its_certificate() {
         assert!(is_encrypted(&mut db));
     }
     let error = refused(right.require_auth([AuthMethod::ScramSha256]));
-    assert!(error.is_auth() && error.to_string().contains("require_auth"), "{error}");
+    assert!(error.is_auth() && format!("{error:#}").contains("require_auth"), "{error}");
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_missing_certificate_is_rejected_by_the_server() {
         right.sslcertmode(SslCertMode::Disable),
     ] {
         let error = refused(config);
-        assert!(error.sqlstate() == Some("28000") && error.to_string().contains("client certificate"), "{error}");
+        assert!(error.sqlstate() == Some("28000") && format!("{error:#}").contains("client certificate"), "{error}");
     }
 }
 
@@ -152,7 +152,10 @@ fn an_invalid_key_is_reported_with_its_reason() {
     let empty = it.server.file("empty.crt", "");
     refused_for(showing.clone().sslcert(empty), TlsErrorKind::File, "no certificate in PEM form");
     let error = refused(showing.sslkey("/nowhere/my.key").sslmode(notifyman::SslMode::Prefer));
-    assert!(error.to_string().contains("/nowhere/my.key"), "also if an unencrypted connection was tried next: {error}");
+    assert!(
+        format!("{error:#}").contains("/nowhere/my.key"),
+        "also if an unencrypted connection was tried next: {error}"
+    );
 }
 
 #[test]

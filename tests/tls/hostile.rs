@@ -20,7 +20,7 @@ fn unencrypted_bytes_after_the_servers_yes_are_fatal() {
     for mode in STRICT {
         let ready = [b"S".as_slice(), &msg::login()].concat();
         let error = answered(Box::leak(ready.into_boxed_slice()), mode);
-        assert!(error.is_protocol() && error.to_string().contains("injected"), "{mode}: {error}");
+        assert!(error.is_protocol() && format!("{error:#}").contains("injected"), "{mode}: {error}");
         assert!(!error.is_transient());
     }
 }
@@ -35,7 +35,7 @@ fn later_unencrypted_bytes_are_fatal_too() {
     ]);
     let error = refused(config(&peer.url()).sslmode(SslMode::Require));
     assert_eq!(error.tls().unwrap().kind(), TlsErrorKind::Handshake, "{error}");
-    assert!(error.to_string().contains("does not support TLS"), "{error}");
+    assert!(format!("{error:#}").contains("does not support TLS"), "{error}");
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn an_error_in_answer_is_reported_as_unverified() {
     let error = answered(Box::leak(fatal.into_boxed_slice()), SslMode::Require);
     assert_eq!(error.tls().unwrap().kind(), TlsErrorKind::Interrupted, "{error}");
     assert!(error.is_transient() && !error.is_auth() && error.sqlstate().is_none(), "{error}");
-    let text = error.to_string();
+    let text = format!("{error:#}");
     assert!(text.contains("fork failed") && text.contains("unauthenticated"), "{text}");
     assert!(!text.contains(char::is_control), "{text:?}");
 }

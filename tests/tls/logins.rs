@@ -29,7 +29,7 @@ fn each_login_goes_through_tls() {
         let server = asking(&ca.server(&["127.0.0.1"]), method);
         assert!(is_encrypted(&mut open(&server.dsn("sslmode=require password=s3cr3t"))), "{method}");
         let error = refused(config(&server.dsn("sslmode=require password=wr0ng90210")));
-        assert!(error.is_auth() && !error.to_string().contains("wr0ng90210"), "{method}: {error}");
+        assert!(error.is_auth() && !format!("{error:#}").contains("wr0ng90210"), "{method}: {error}");
     }
 }
 
@@ -76,7 +76,7 @@ fn with_ed25519_prefer_logs_in_without_binding_and_require_fails() {
         assert!(is_encrypted(&mut Connection::connect(with(&server, binding)).unwrap()), "{binding}");
     }
     let error = refused(with(&server, ChannelBinding::Require));
-    assert!(error.is_auth() && error.to_string().contains("Ed25519"), "{error}");
+    assert!(error.is_auth() && format!("{error:#}").contains("Ed25519"), "{error}");
 }
 
 #[test]
@@ -85,11 +85,11 @@ fn a_required_binding_excludes_other_methods() {
     for method in ["password", "md5"] {
         let server = asking(&ca.server(&["127.0.0.1"]), method);
         let error = refused(with(&server, ChannelBinding::Require));
-        assert!(error.is_auth() && error.to_string().contains("channel_binding=require"), "{method}: {error}");
+        assert!(error.is_auth() && format!("{error:#}").contains("channel_binding=require"), "{method}: {error}");
     }
     // A server that uses trust proves nothing.
     let error = refused(common().checked().channel_binding(ChannelBinding::Require));
-    assert!(error.is_auth() && error.to_string().contains("no authentication"), "{error}");
+    assert!(error.is_auth() && format!("{error:#}").contains("no authentication"), "{error}");
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_required_binding_needs_tls() {
     let server = asking(&self_signed(&["127.0.0.1"]), "scram-sha-256");
     let clear = config(&server.dsn("sslmode=disable password=s3cr3t channel_binding=require"));
     let error = refused(clear);
-    assert!(error.is_auth() && error.to_string().contains("needs TLS"), "{error}");
+    assert!(error.is_auth() && format!("{error:#}").contains("needs TLS"), "{error}");
 }
 
 #[test]
@@ -108,6 +108,6 @@ fn only_allowed_methods_are_used_over_tls() {
     Connection::connect(config(&server.dsn("sslmode=require password=s3cr3t require_auth=!password,!md5"))).unwrap();
     for denied in ["!scram-sha-256", "none", "md5,password"] {
         let error = refused(config(&server.dsn(&format!("sslmode=require password=s3cr3t require_auth={denied}"))));
-        assert!(error.is_auth() && error.to_string().contains("require_auth"), "{denied}: {error}");
+        assert!(error.is_auth() && format!("{error:#}").contains("require_auth"), "{denied}: {error}");
     }
 }

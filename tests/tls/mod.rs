@@ -57,7 +57,7 @@ pub fn open(text: &str) -> Connection {
 pub fn refused_for(config: Config, kind: TlsErrorKind, part: &str) -> Error {
     let error = refused(config);
     assert_eq!(error.tls().map(notifyman::TlsError::kind), Some(kind), "{error}");
-    let text = error.to_string();
+    let text = format!("{error:#}");
     assert!(text.contains(part), "{text}");
     assert!(text.contains("as \"postgres\", database \"postgres\"") && !text.contains('\n'), "{text}");
     error

@@ -331,7 +331,7 @@ fn an_interrupted_handshake_is_a_transient_error() {
         proxy.cut_after(cut);
         let error = refused(through(&proxy));
         assert!(error.is_transient(), "{cut}: {error}");
-        assert!(!error.to_string().contains('\n'), "{error}");
+        assert!(!format!("{error:#}").contains('\n'), "{error}");
     }
     proxy.resume();
     assert!(is_encrypted(&mut Connection::connect(through(&proxy)).unwrap()));
@@ -343,7 +343,7 @@ fn a_server_that_becomes_silent_in_the_handshake_times_out() {
     proxy.black_hole();
     let begin = Instant::now();
     let error = refused(through(&proxy).connect_timeout(Duration::from_millis(300)));
-    assert!(error.is_timeout() && error.to_string().contains("negotiating TLS"), "{error}");
+    assert!(error.is_timeout() && format!("{error:#}").contains("negotiating TLS"), "{error}");
     assert!(begin.elapsed() < LIMIT);
 }
 

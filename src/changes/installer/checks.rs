@@ -89,7 +89,7 @@ pub(super) fn warnings(settings: &BuildSettings, server: &ServerFacts) -> Vec<St
 pub(super) fn explain(error: Error, settings: &BuildSettings) -> Error {
     match error.sqlstate() {
         Some("42501") if settings.options.has_schema_events => changes_error(format!(
-            "{error}. Event triggers need a superuser: without them (--no-schema-events, Installer::schema_events(false)) \
+            "{error:#}. Event triggers need a superuser: without them (--no-schema-events, Installer::schema_events(false)) \
              everything else is installed, and a build after each migration covers new tables"
         )),
         _ => error,

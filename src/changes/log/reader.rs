@@ -186,7 +186,7 @@ impl LogReader {
             Some(Err(error)) => {
                 let name = self.claim.name.as_deref().unwrap_or_default();
                 return Some(LogOutput::Refused(format!(
-                    "the position that is kept under {name:?} is damaged: {error}"
+                    "the position that is kept under {name:?} is damaged: {error:#}"
                 )));
             }
             None => self.gap = Some(NEW_NAME),

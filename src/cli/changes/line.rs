@@ -41,7 +41,7 @@ impl EventLine {
             ChangeEvent::Schema(change) => change.schema_name.clone().zip(change.object_name.clone()),
             _ => None,
         };
-        let cause = |error: &Error| json!({ "cause": error.to_string() }).to_string();
+        let cause = |error: &Error| json!({ "cause": format!("{error:#}") }).to_string();
         let (kind, body) = match event {
             ChangeEvent::Change(_) => ("change", payload.to_owned()),
             ChangeEvent::Schema(_) => ("schema", payload.to_owned()),
@@ -50,7 +50,7 @@ impl EventLine {
             ChangeEvent::Lost(error) => ("lost", cause(error)),
             ChangeEvent::Gap(gap) => {
                 let (since, until) = (clock::rfc3339(gap.since_wall()), clock::rfc3339(gap.until_wall()));
-                let cause = gap.cause().to_string();
+                let cause = format!("{:#}", gap.cause());
                 let gap = json!({ "cause": cause, "since": since, "until": until, "epoch": gap.epoch() });
                 ("gap", gap.to_string())
             }

@@ -111,7 +111,7 @@ fn status_line(status: &Status) -> String {
 
 /// Returns what was done as a line of JSON.
 fn report_line(report: &Report) -> String {
-    let failed = |(table, error): &(String, Error)| json!({ "table": table, "error": error.to_string() });
+    let failed = |(table, error): &(String, Error)| json!({ "table": table, "error": format!("{error:#}") });
     let blocker = |(table, session): &(String, String)| json!({ "table": table, "session": session });
     let json = json!({
         "covered": report.covered(),
@@ -162,7 +162,7 @@ fn report_text(report: &Report, done: &str) -> String {
         tables.iter().for_each(|table| text.push_str(&line(label, table)));
     }
     for (table, error) in report.failed() {
-        text.push_str(&line("failed", format_args!("{table}: {error}")));
+        text.push_str(&line("failed", format_args!("{table}: {error:#}")));
     }
     for (table, session) in report.blockers() {
         text.push_str(&line("locked by", format_args!("{table}: {session}")));

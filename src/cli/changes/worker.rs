@@ -123,11 +123,11 @@ impl Consumer {
         match event {
             ChangeEvent::Lost(error) => {
                 self.is_complete = false;
-                print_message(format_args!("database {database} is lost: {error}"));
+                print_message(format_args!("database {database} is lost: {error:#}"));
             }
             ChangeEvent::Disconnected(error) => {
                 let outlook = if self.args.fail_fast { "" } else { ", reconnecting" };
-                print_message(format_args!("database {database} is disconnected{outlook}: {error}"));
+                print_message(format_args!("database {database} is disconnected{outlook}: {error:#}"));
             }
             ChangeEvent::Connected if !self.args.quiet => {
                 print_message(format_args!("database {database} is connected"))

@@ -150,7 +150,7 @@ impl Show {
     }
 
     fn handle_loss(&mut self, id: ConnId, error: Error) -> io::Result<()> {
-        let reason = error.to_string();
+        let reason = format!("{error:#}");
         let Some(cluster) = self.meter.remove_lost(id, error) else { return Ok(()) };
         self.unreported = Some((cluster, 0));
         self.print(&format!("connection {} moves to the garbage:\n         {}", id.number(), self.indented(&reason)))

@@ -45,7 +45,7 @@ impl WriterReport {
             return Some(format!("{} arrived twice, out of order or damaged", grouped(counts.wrong)));
         }
         if counts.lost > 0 {
-            let reason = counts.reason.as_ref().map(ToString::to_string).unwrap_or_default();
+            let reason = counts.reason.as_ref().map(|error| format!("{error:#}")).unwrap_or_default();
             return Some(format!("{} lost: {reason}", counted(counts.lost, "connection")));
         }
         let received = match &self.history {
@@ -54,7 +54,7 @@ impl WriterReport {
             WriterHistory::Replaced(before) => counts.received.saturating_sub(before.received),
         };
         if let Some(error) = &self.error {
-            return Some(format!("its writer failed: {error}"));
+            return Some(format!("its writer failed: {error:#}"));
         }
         match received.cmp(&self.due) {
             Ordering::Less if self.due - received == 1 => Some("1 is missing".into()),

@@ -95,7 +95,7 @@ impl Connections {
 
     /// Returns a message about an attempt that has failed.
     fn failure(&self, number: usize, error: &Error) -> String {
-        format!("{}: {error}", self.name(number, error))
+        format!("{}: {error:#}", self.name(number, error))
     }
 
     /// Records that a connection listens for the first time.
@@ -118,7 +118,7 @@ impl Connections {
             Some(TrackedState::Open) => {
                 self.set(number, TrackedState::Away);
                 self.is_complete = false;
-                print_message(format_args!("{} is lost, reconnecting: {error}", self.name(number, error)));
+                print_message(format_args!("{} is lost, reconnecting: {error:#}", self.name(number, error)));
             }
             // The failure or the loss has been reported.
             _ => {}
@@ -131,7 +131,7 @@ impl Connections {
         self.is_complete = false;
         match (before, advice(error)) {
             (TrackedState::Open | TrackedState::Away, _) => {
-                print_message(format_args!("{} is lost: {error}", self.name(number, error)));
+                print_message(format_args!("{} is lost: {error:#}", self.name(number, error)));
             }
             (_, None) => print_message(self.failure(number, error)),
             (_, Some(advice)) => print_message_with_advice(self.failure(number, error), advice),

@@ -214,7 +214,7 @@ fn examine(job: &DeliveryCheck) -> CheckOutcome {
         match notify(job, channel) {
             Err(error) if !is_refusal(&error) => {
                 let is_transient = error.is_transient() && error.sqlstate() != Some("53300");
-                return CheckOutcome::Unknown { reason: error.to_string(), is_transient };
+                return CheckOutcome::Unknown { reason: format!("{error:#}"), is_transient };
             }
             _ if !job.is_pending_after(ARRIVAL_TIMEOUT) => return CheckOutcome::Delivered,
             _ => {}

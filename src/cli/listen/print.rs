@@ -207,7 +207,7 @@ impl Printer {
             OutputForm::Json => {
                 let gap = json!({
                     "channels": channels,
-                    "cause": gap.cause().to_string(),
+                    "cause": format!("{:#}", gap.cause()),
                     "since": clock::rfc3339(gap.since_wall()),
                     "until": clock::rfc3339(gap.until_wall()),
                 });
@@ -217,7 +217,7 @@ impl Printer {
             }
             OutputForm::Text(style) => {
                 let channels = channels.iter().map(|channel| channel.as_ref()).collect::<Vec<&str>>().join(", ");
-                let missed = format!("gap of {:.1} s on {channels}: {}", gap.duration().as_secs_f64(), gap.cause());
+                let missed = format!("gap of {:.1} s on {channels}: {:#}", gap.duration().as_secs_f64(), gap.cause());
                 writeln!(self.lines, "{} {id} {}", style.dim(time), style.bad(Escaped(missed)))?;
             }
         }

@@ -94,7 +94,7 @@ pub(super) fn pooler_that_delivers(between: &PoolerMode, alone: Option<&Error>) 
             let advice = "Check that its mode is `session`: in transaction mode it delivers nothing to an idle \
                           session.";
             let finding = Finding::new(Unexamined, Severity::Warning, what, advice);
-            Some(Finding { evidence: error.map(ToString::to_string), ..finding })
+            Some(Finding { evidence: error.map(|error| format!("{error:#}")), ..finding })
         }
     }
 }
@@ -218,7 +218,7 @@ pub(super) fn holder_named_by(notice: &ServerError) -> Option<i32> {
 /// Returns the finding for a LISTEN that failed.
 pub(super) fn listen_refused(error: &Error) -> Finding {
     let (kind, what, advice) = match error.sqlstate() {
-        Some("25006") => return standby().because(error.to_string()),
+        Some("25006") => return standby().because(format!("{error:#}")),
         Some("58P01") => (
             ListenBug,
             "LISTEN fails, also at the second attempt: the server has removed what unread notifications need.",
@@ -235,7 +235,7 @@ pub(super) fn listen_refused(error: &Error) -> Finding {
         ),
         _ => (ListenRefused, "LISTEN fails.", "Check the error, and the server's log."),
     };
-    Finding::new(kind, Severity::Failure, what, advice).because(error.to_string())
+    Finding::new(kind, Severity::Failure, what, advice).because(format!("{error:#}"))
 }
 
 /// Returns the finding for a NOTIFY that failed.
@@ -255,7 +255,7 @@ pub(super) fn notify_refused(error: &Error) -> Finding {
         ),
         _ => (NotifyRefused, Severity::Failure, "NOTIFY fails.", "Check the error, and the server's log."),
     };
-    Finding::new(kind, severity, what, advice).because(error.to_string())
+    Finding::new(kind, severity, what, advice).because(format!("{error:#}"))
 }
 
 /// Formats a duration with its two largest units.

@@ -124,7 +124,7 @@ impl Examination<'_> {
         let refused = self.unless_closed(answer)?;
         Ok(refused.unwrap_or_else(|error| {
             let what = format!("The server rejected a query about {about}.");
-            self.findings.push(Finding::new(Unexamined, Severity::Info, what, "").because(error.to_string()));
+            self.findings.push(Finding::new(Unexamined, Severity::Info, what, "").because(format!("{error:#}")));
             Vec::new()
         }))
     }
@@ -195,7 +195,7 @@ impl Examination<'_> {
                 let what = format!("A notification was delivered after {}.", checks::span(latency));
                 let alone = self.second.as_ref().err();
                 let evidence = alone.map(|error| {
-                    format!("this session sent it itself, so delivery to an idle session was not examined: {error}")
+                    format!("this session sent it itself, so delivery to an idle session was not examined: {error:#}")
                 });
                 self.findings.push(Finding { evidence, ..Finding::new(Delivery, Severity::Ok, what, "") });
                 self.findings.extend(checks::pooler_that_delivers(&between, alone));
@@ -243,7 +243,7 @@ impl Examination<'_> {
                 "the server lists the channel".into()
             }
             Ok(_) => "the server does not list the channel".into(),
-            Err(error) => format!("the server did not list its channels ({error})"),
+            Err(error) => format!("the server did not list its channels ({error:#})"),
         };
         Ok(Some(ProbeDelivery::Nothing(seen)))
     }

@@ -11,11 +11,11 @@ use crate::error::{Error, LOGGING_IN, NEGOTIATING_TLS, RESOLVING, ServerError, T
 
 /// Returns one finding for each kind of failure among the addresses.
 pub(super) fn findings(error: &Error) -> Vec<Finding> {
-    let Error::Connect(failed) = error else { return vec![finding(error).because(error.to_string())] };
+    let Error::Connect(failed) = error else { return vec![finding(error).because(format!("{error:#}"))] };
     let mut found: Vec<Finding> = Vec::new();
     let last = (&failed.target, &failed.cause);
     for (place, cause) in failed.earlier.iter().map(|(place, cause)| (place, cause)).chain([last]) {
-        let evidence = format!("{place}: {cause}");
+        let evidence = format!("{place}: {cause:#}");
         let new = finding(cause);
         match found.iter_mut().find(|known| known.kind == new.kind && known.what == new.what) {
             Some(known) => known.evidence = known.evidence.take().map(|before| format!("{before}; {evidence}")),
@@ -29,7 +29,7 @@ pub(super) fn findings(error: &Error) -> Vec<Finding> {
 pub(super) fn lost(error: &Error) -> Finding {
     let what = "The connection was closed while it was examined.";
     let advice = "Check the logs of the server and of any proxy or pooler.";
-    Finding::new(Disconnected, Severity::Failure, what, advice).because(error.to_string())
+    Finding::new(Disconnected, Severity::Failure, what, advice).because(format!("{error:#}"))
 }
 
 fn finding(error: &Error) -> Finding {

@@ -25,7 +25,7 @@ impl<C: Linked> Debug for FleetView<'_, C> {
         let Self { members, idle, now } = self;
         let services = &members.services;
         let views = members.roster.members().map(|member| MemberView { member, now: *now });
-        let garbage = members.roster.garbage.iter().map(|(id, dead)| (id.number(), dead.error().to_string()));
+        let garbage = members.roster.garbage.iter().map(|(id, dead)| (id.number(), format!("{:#}", dead.error())));
         let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(*now));
         f.debug_struct("Fleet")
             .field("members", &views.collect::<Vec<_>>())

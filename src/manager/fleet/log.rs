@@ -74,21 +74,21 @@ pub(super) fn shared_timer_fired(timer: SharedTimer) {
 }
 
 pub(super) fn lost(id: ConnId, config: &Config, error: &Error, will_reconnect: bool) {
-    event!(warn, id, config, %error, will_reconnect, "connection lost");
+    event!(warn, id, config, error = %format_args!("{error:#}"), will_reconnect, "connection lost");
 }
 
 /// Logs that a connection cannot be opened or restored, and is in the garbage.
 pub(super) fn restore_failed(id: ConnId, config: &Config, error: &Error, attempts: u32) {
-    event!(error, id, config, %error, attempts, will_reconnect = false, "connection cannot be restored");
+    event!(error, id, config, error = %format_args!("{error:#}"), attempts, will_reconnect = false, "connection cannot be restored");
 }
 
 /// Logs a failed attempt to open a connection, which another one follows: the first one, which is also an event of the
 /// manager, at a level at which it is seen.
 pub(super) fn attempt_failed(id: ConnId, config: &Config, error: &Error, attempts: u32, is_first: bool) {
     if is_first {
-        event!(warn, id, config, %error, attempts, will_reconnect = true, "connection attempt failed");
+        event!(warn, id, config, error = %format_args!("{error:#}"), attempts, will_reconnect = true, "connection attempt failed");
     } else {
-        event!(debug, id, config, %error, attempts, will_reconnect = true, "connection attempt failed");
+        event!(debug, id, config, error = %format_args!("{error:#}"), attempts, will_reconnect = true, "connection attempt failed");
     }
 }
 
@@ -116,12 +116,12 @@ pub(super) fn unregistered(id: ConnId, config: &Config, channels: usize) {
 }
 
 pub(super) fn canary_not_sent(id: ConnId, config: &Config, error: &Error) {
-    event!(warn, id, config, %error, "could not send a canary");
+    event!(warn, id, config, error = %format_args!("{error:#}"), "could not send a canary");
 }
 
 /// Logs that the server refuses a check of delivery.
 pub(super) fn check_refused(id: ConnId, config: &Config, check: Check, error: &Error) {
-    event!(warn, id, config, %check, %error, "delivery is not checked: the server refuses it");
+    event!(warn, id, config, %check, error = %format_args!("{error:#}"), "delivery is not checked: the server refuses it");
 }
 
 pub(super) fn in_transaction(id: ConnId, config: &Config) {

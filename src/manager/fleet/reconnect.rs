@@ -39,7 +39,7 @@ impl Absence {
             .field("edits", &self.edits)
             .field("failed_attempts", &self.failed);
         if !self.is_first() {
-            entry.field("last_error", &format_args!("{}", self.dead.error()));
+            entry.field("last_error", &format_args!("{:#}", self.dead.error()));
         }
     }
 
@@ -155,7 +155,7 @@ impl<S: Transport> Listening<S> {
             last = link.request(Request::Listen(chunk.to_vec()));
         }
         absence.edits.request(&mut link);
-        let until = now.checked_add(link.config().get_call_timeout());
+        let until = link.config().get_call_timeout().and_then(|timeout| now.checked_add(timeout));
         Self { absence, link, _permit: permit, last, is_acknowledged: false, until, may_have_more }
     }
 
@@ -179,7 +179,7 @@ impl<S: Transport> Listening<S> {
                 return Attempt::Failed(self.absence, error);
             }
             if self.until.is_some_and(|until| until <= turn.now()) {
-                let after = self.link.config().get_call_timeout();
+                let after = self.link.config().get_call_timeout().unwrap_or_default();
                 let error = Error::Timeout { action: "listening again", after, closed: true };
                 return Attempt::Failed(self.absence, error);
             }
@@ -209,7 +209,7 @@ impl<S: Transport> Listening<S> {
             match output {
                 Output::Reply(id, reply) => {
                     // Each request has its full time.
-                    self.until = now.checked_add(self.link.config().get_call_timeout());
+                    self.until = self.link.config().get_call_timeout().and_then(|timeout| now.checked_add(timeout));
                     if let Some(reply) = self.absence.edits.take_reply(id, reply, self.link.is_closed()) {
                         reply?;
                     }

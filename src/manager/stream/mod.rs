@@ -59,7 +59,7 @@ pub(super) const STREAM_BYTES: usize = 16 << 20;
 ///         Event::Restored(_, gap) => {
 ///             println!("read again: {:?}", gap.channels());
 ///         }
-///         Event::Lost(id, error) => eprintln!("{id} is lost: {error}"),
+///         Event::Lost(id, error) => eprintln!("{id} is lost: {error:#}"),
 ///         _ => {}
 ///     }
 /// }

@@ -171,7 +171,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> StreamRequest<I> {
     /// # async fn main() -> Result<(), notifyman::Error> {
     /// # let conf = database();
     /// # let notifier: notifyman::Notifier = notifyman::Notifier::new(conf)?;
-    /// let mut changes = notifier.stream("prices").with_channels(["stock", "orders"]).await?;
+    /// let request = notifier.stream("prices");
+    /// let mut changes = request.with_channels(["stock", "orders"]).await?;
     /// notifier.notify("stock", "42");
     /// let delivery = changes.recv().await.expect("a delivery");
     /// assert_eq!(delivery.channel(), "stock");

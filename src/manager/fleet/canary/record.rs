@@ -1,6 +1,6 @@
 //! The canaries of one connection.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::connection::{Link, Transport};
 use crate::error::Error;
@@ -85,7 +85,8 @@ impl CanaryRecord {
                 outcome.received = Some(sent);
                 self.has_lapsed = false;
                 let time = now.saturating_duration_since(sent);
-                services.counters.canary_micros.set(usize::try_from(time.as_micros()).unwrap_or(usize::MAX));
+                let nanos = time.max(Duration::from_nanos(1)).as_nanos();
+                services.counters.canary_time.set(usize::try_from(nanos).unwrap_or(usize::MAX));
                 services.meters.add_canary(id, time);
             }
         }

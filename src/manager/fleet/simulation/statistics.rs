@@ -221,7 +221,7 @@ fn a_request_by_a_handle_leaves_no_timer_of_its_own() {
     }
     run_for(&mut event_loop, Duration::from_millis(100), drop);
     assert!(timers(&event_loop).0 <= 1);
-    run_for(&mut event_loop, config(1).get_call_timeout() * 2, drop);
+    run_for(&mut event_loop, config(1).get_call_timeout().unwrap() * 2, drop);
     assert_eq!(timers(&event_loop).0, 0);
 }
 
