@@ -385,9 +385,8 @@ impl Config {
     /// # Limits
     ///
     /// The SQL may take as long as [`call_timeout`](Self::call_timeout), in addition to
-    /// [`connect_timeout`](Self::connect_timeout). After that the attempt has failed and the connection is closed, but the
-    /// server notices this only when it has executed the SQL: for SQL that may wait for a lock, begin with
-    /// `SET lock_timeout`. The text may contain a secret, so `Debug` does not show it.
+    /// [`connect_timeout`](Self::connect_timeout). After that the SQL is cancelled at the server, which may take another
+    /// second, the connection is closed, and the attempt has failed. The text may contain a secret, so `Debug` does not show it.
     ///
     /// # Errors
     ///

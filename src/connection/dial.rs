@@ -13,7 +13,8 @@
 //!
 //! The caller watches the stream, calls [`Dial::advance`] when something may have changed, and waits as that returns. All
 //! attempts together are limited by `connect_timeout`, and each address by its [limit](AttemptLimit), so that an
-//! address that does not answer leaves time for the others. The SQL has a limit of its own, `call_timeout`.
+//! address that does not answer leaves time for the others. The SQL has a limit of its own, `call_timeout`; SQL
+//! that takes longer is cancelled before the attempt fails.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -148,7 +149,9 @@ impl<S: Transport> Dial<S> {
             DialPhase::Connecting(stream) | DialPhase::AwaitingPassword(stream) => stream,
             DialPhase::Encrypting(upgrade) => &upgrade.stream,
             DialPhase::LoggingIn(link) | DialPhase::CheckingRole(link, _) if !link.is_closed() => link.stream(),
-            DialPhase::Preparing(preparation) if !preparation.link.is_closed() => preparation.link.stream(),
+            DialPhase::Preparing(preparation) => {
+                return preparation.stream().map(|(number, stream)| (self.streams + number, stream));
+            }
             _ => return None,
         };
         Some((self.streams, stream))
@@ -174,7 +177,7 @@ impl<S: Transport> Dial<S> {
     pub(crate) fn wants_write(&self) -> bool {
         match &self.phase {
             DialPhase::LoggingIn(link) | DialPhase::CheckingRole(link, _) => link.wants_write(),
-            DialPhase::Preparing(preparation) => preparation.link.wants_write(),
+            DialPhase::Preparing(preparation) => preparation.wants_write(),
             // While the stream is being connected or encrypted.
             _ => true,
         }
@@ -283,10 +286,12 @@ impl<S: Transport> Dial<S> {
                     None => return DialProgress::Open(link, may_have_more),
                 },
                 DialPhase::Preparing(mut preparation) => match preparation.advance(cx) {
-                    PreparationProgress::Done(may_have_more) => {
-                        return DialProgress::Open(preparation.link, may_have_more);
+                    PreparationProgress::Done(link, may_have_more) => return DialProgress::Open(link, may_have_more),
+                    PreparationProgress::Failed(e) => {
+                        // A CancelRequest may have had a stream of its own.
+                        self.streams += 1;
+                        self.fail(e)
                     }
-                    PreparationProgress::Failed(e) => self.fail(e),
                     PreparationProgress::Wait(until) => {
                         self.phase = DialPhase::Preparing(preparation);
                         return DialProgress::Wait(until);

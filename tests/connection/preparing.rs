@@ -109,12 +109,39 @@ fn c18_sql_that_takes_too_long_fails_the_attempt_after_the_call_timeout() {
         assert!(format!("{error:#}").contains("the SQL of after_connect failed: executing it took longer"), "{error}");
     };
     slow(&utf8().url(), "SELECT pg_sleep(60)");
-    let peer = Peer::play(vec![Step::startup(), Step::login_ok(), Step::expect_query(SQL), Step::expect(b'X')]);
+    let session = vec![Step::startup(), Step::login_ok(), Step::expect_query(SQL), Step::expect(b'X')];
+    let peer = Peer::play_each(vec![session, vec![Step::expect_cancel()]]);
     slow(&peer.url(), SQL);
     peer.finish();
     // The limit of the connection attempt does not apply to it.
     let config = config(&utf8().url()).connect_timeout(Duration::from_secs(1)).after_connect("SELECT pg_sleep(1.5)");
     Connection::connect(config).unwrap();
+}
+
+#[test]
+fn c18_sql_that_takes_too_long_is_cancelled() {
+    let mut observer = connect(&utf8().url());
+    let mut is_over = |sleep: &str| {
+        let running =
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid() AND query = ";
+        eventually("the SQL is cancelled", || ask(&mut observer, &format!("{running}'{sleep}'")) == "0");
+    };
+    let with = |sleep: &str| config(&utf8().url()).call_timeout(Duration::from_millis(200)).after_connect(sleep);
+    let sleep = "SELECT pg_sleep(301)";
+    assert!(refused(with(sleep)).is_timeout());
+    is_over(sleep);
+
+    let sleep = "SELECT pg_sleep(302)";
+    let mut nm = NotificationManager::new([]);
+    nm.dial(with(sleep), ["a"]).unwrap();
+    let Some(Event::Lost(_, error)) = nm.next_event() else { panic!("{nm:?}") };
+    assert!(error.is_timeout(), "{error:#}");
+    is_over(sleep);
+
+    let sleep = "SELECT pg_sleep(303)";
+    let (_, result) = Connection::connect_many([with(sleep)]).next().unwrap();
+    assert!(result.unwrap_err().is_timeout());
+    is_over(sleep);
 }
 
 #[test]
