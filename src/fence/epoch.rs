@@ -124,7 +124,40 @@ impl EpochStamp {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Numbers up to 2 are states, and 3 is an advance.
+        #[test]
+        fn f02_stamps_are_equal_only_if_nothing_was_forgotten_in_between(changes in vec(0..4_usize, 0..12)) {
+            const STATES: [LinkState; 3] = [LinkState::Closed, LinkState::Away, LinkState::Open];
+            let epoch = Epoch::default();
+            let stamps = || (epoch.stamp::<Bypass>(), epoch.stamp::<Serve>());
+            let mut seen = vec![stamps()];
+            for change in &changes {
+                match STATES.get(*change) {
+                    Some(state) => epoch.set(*state),
+                    None => epoch.advance(),
+                }
+                let now = stamps();
+                prop_assert_eq!(now.0.is_open(), epoch.state() == LinkState::Open);
+                prop_assert_eq!(now.1.is_open(), epoch.state() != LinkState::Closed);
+                for (at, then) in seen.iter().enumerate() {
+                    let between = &changes[at..seen.len()];
+                    if now.0.is_open() && now.0 == then.0 {
+                        prop_assert!(between.is_empty());
+                    }
+                    if now.1.is_open() && now.1 == then.1 {
+                        prop_assert!(between.iter().all(|change| *change == 1), "{:?}", between);
+                    }
+                }
+                seen.push(now);
+            }
+        }
+    }
 
     #[test]
     fn f02_an_entry_is_served_in_its_epoch_and_by_bypass_only_while_the_channel_is_open() {
@@ -142,10 +175,11 @@ mod tests {
         let second = stamps();
         epoch.advance();
         assert!(stamps().0.is_open() && stamps().0 != second.0);
+        let third = stamps();
         epoch.set(LinkState::Closed);
         assert!(!stamps().0.is_open() && !stamps().1.is_open());
         epoch.set(LinkState::Away);
-        assert!(stamps().1.is_open() && stamps().1 != second.1, "what was stored before the end is not served again");
+        assert!(stamps().1.is_open() && stamps().1 != third.1, "what was stored before the end is not served again");
         assert_eq!(epoch.state(), LinkState::Away);
     }
 }

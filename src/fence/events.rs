@@ -109,3 +109,114 @@ impl<K> FencedBatches<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock;
+    use crate::fence::channel::FenceCore;
+    use crate::gap::Gap;
+    use crate::notification::Notification;
+    use crate::sync::atomic::Ordering::Relaxed;
+
+    /// Returns an open channel that follows connection 1.
+    fn followed() -> (Arc<ChannelCore>, FencedEvents<u64>) {
+        let channel = Arc::new(ChannelCore::new(&Arc::new(FenceCore::new(4, None)), "c", 0));
+        let invalidator = Invalidator::by_key(|n| n.payload().parse().ok(), |_| ());
+        let source = ChannelSource::new(&channel);
+        source.set(LinkState::Open);
+        (channel, FencedEvents { source, conn: ConnId::for_test(1), invalidator })
+    }
+
+    fn gap(channel: &str) -> Gap {
+        Gap::new([channel], Error::Disconnected, Duration::from_secs(1))
+    }
+
+    fn batch(channel: &str, payload: &str) -> Batch {
+        [Notification::new(channel, payload, 1)].into_iter().collect()
+    }
+
+    /// Returns all that an event can change.
+    fn state(channel: &ChannelCore) -> (LinkState, u64, u64, bool) {
+        let invalidated = channel.counters.invalidated.load(Relaxed);
+        (channel.epoch.state(), channel.epoch.number(), invalidated, channel.as_of().is_some())
+    }
+
+    #[test]
+    fn f02_events_of_other_connections_and_channels_have_no_effect() {
+        let (channel, mut events) = followed();
+        let [mine, other] = [1, 2].map(ConnId::for_test);
+        events.apply(&Event::CanaryReceived(mine, clock::now()));
+        let before = state(&channel);
+        let without_effect = [
+            Event::Idle,
+            Event::Notifies(other, batch("c", "7").with_gap(gap("c"))),
+            Event::Notifies(mine, batch("d", "7").with_gap(gap("d"))),
+            Event::Opened(other),
+            Event::Restored(other, gap("c")),
+            Event::Restored(mine, gap("d")),
+            Event::Disconnected(other, Error::Disconnected),
+            Event::Lost(other, Error::Disconnected),
+        ];
+        for event in &without_effect {
+            events.apply(event);
+            assert_eq!(state(&channel), before, "{event:?}");
+        }
+        events.apply(&Event::Disconnected(mine, Error::Disconnected));
+        events.apply(&Event::Opened(other));
+        assert_eq!(channel.epoch.state(), LinkState::Away);
+        let (channel, mut events) = followed();
+        events.apply(&Event::CanaryReceived(other, clock::now()));
+        assert_eq!(channel.as_of(), None);
+    }
+
+    #[test]
+    fn f02_each_event_of_the_connection_has_its_effect() {
+        let (channel, mut events) = followed();
+        let conn = ConnId::for_test(1);
+        let sent = clock::now();
+        events.apply(&Event::CanaryReceived(conn, sent));
+        assert_eq!(channel.as_of(), Some(sent));
+        let (_, epoch, invalidated, _) = state(&channel);
+        events.apply(&Event::Notifies(conn, batch("c", "7")));
+        assert_eq!(state(&channel), (LinkState::Open, epoch, invalidated + 1, true));
+        events.apply(&Event::Notifies(conn, batch("c", "no key")));
+        assert_eq!(state(&channel), (LinkState::Open, epoch + 1, invalidated + 2, true), "it proves as much as before");
+
+        events.apply(&Event::Notifies(conn, batch("d", "7").with_gap(gap("c"))));
+        assert_eq!(state(&channel), (LinkState::Open, epoch + 2, invalidated + 3, false));
+        // The server had forgotten the channel.
+        events.apply(&Event::CanaryReceived(conn, sent));
+        events.apply(&Event::Restored(conn, gap("c")));
+        assert_eq!(state(&channel), (LinkState::Open, epoch + 3, invalidated + 4, false));
+
+        events.apply(&Event::Disconnected(conn, Error::Disconnected));
+        assert_eq!(channel.epoch.state(), LinkState::Away);
+        events.apply(&Event::CanaryReceived(conn, sent));
+        assert_eq!(channel.as_of(), None);
+        let epoch = channel.epoch.number();
+        events.apply(&Event::Restored(conn, gap("c")));
+        assert_eq!(channel.epoch.state(), LinkState::Open);
+        assert!(channel.epoch.number() > epoch);
+
+        events.apply(&Event::Lost(conn, Error::Disconnected));
+        assert_eq!(channel.epoch.state(), LinkState::Closed);
+        events.apply(&Event::Opened(conn));
+        assert_eq!(channel.epoch.state(), LinkState::Open);
+        drop(events);
+        assert_eq!(channel.epoch.state(), LinkState::Closed);
+    }
+
+    #[test]
+    fn f02_batches_of_other_connections_have_no_effect() {
+        let (channel, events) = followed();
+        let mut batches = FencedBatches(events);
+        let before = state(&channel);
+        batches.apply(ConnId::for_test(2), &batch("c", "7").with_gap(gap("c")));
+        assert_eq!(state(&channel), before);
+        batches.apply(ConnId::for_test(1), &batch("c", "7").with_gap(gap("c")));
+        assert_eq!(state(&channel), (before.0, before.1 + 1, before.2 + 2, false));
+    }
+}

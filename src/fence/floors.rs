@@ -166,3 +166,61 @@ impl fmt::Debug for FloorQuestion {
         f.debug_struct("FloorQuestion").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// A change marks one of two stripes or channels (0 to 3), asks (4), answers (5) or drops (6) the question.
+        #[test]
+        fn f04_a_floor_is_known_only_after_an_answer_to_a_later_question_and_always_then(changes in vec(0..7_usize, 0..40)) {
+            let questions: Arc<Mutex<Vec<FloorQuestion>>> = Arc::default();
+            let asked = Arc::clone(&questions);
+            let floors = Floors::new(2, Box::new(move |question| asked.lock().unwrap().push(question)));
+            let (floors, channels) = (Arc::new(floors), [0, 1].map(|_| Arc::<Floor>::default()));
+            let reaches = |at: usize, replayed| match at.checked_sub(2) {
+                None => floors.is_below(at, Lsn::from(replayed)),
+                Some(number) => channels[number].is_below(Lsn::from(replayed)),
+            };
+            // The position of the log, when each was marked, and when the question was asked.
+            let (mut log, mut marked, mut question_at) = (10, [0; 4], 0);
+            for change in changes {
+                log += 1;
+                let was_waiting = change != 5 && !questions.lock().unwrap().is_empty();
+                match change {
+                    0 | 1 => floors.mark_stripe(change),
+                    2 | 3 => floors.mark_channel(change - 2, &channels[change - 2]),
+                    4 => floors.ask(),
+                    _ => {
+                        let question = questions.lock().unwrap().pop();
+                        let lsn = Lsn::from(question_at);
+                        question.filter(|_| change == 5).into_iter().for_each(|question| question.answer(1, lsn));
+                    }
+                }
+                if change < 4 {
+                    marked[change] = log;
+                }
+                let waiting = questions.lock().unwrap().len();
+                prop_assert!(waiting <= 1, "one question at a time");
+                if waiting == 1 && !was_waiting {
+                    question_at = log;
+                }
+                for (at, marked) in marked.into_iter().enumerate() {
+                    prop_assert!(marked == 0 || !reaches(at, marked - 1), "{} is known too early", at);
+                }
+            }
+            for _ in 0..3 {
+                floors.ask();
+                let question = questions.lock().unwrap().pop();
+                question.into_iter().for_each(|question| question.answer(1, Lsn::from(log)));
+            }
+            for (at, marked) in marked.into_iter().enumerate() {
+                prop_assert!(reaches(at, log), "{at}, marked at {marked}, stays unknown");
+            }
+        }
+    }
+}

@@ -74,7 +74,53 @@ impl Sources {
 mod tests {
     use std::time::Duration;
 
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// A change is of a source, to one of three states, a proof (3), a withdrawal (4) or the end (5).
+        #[test]
+        fn f02_a_channel_is_open_and_certified_only_if_each_source_is(changes in vec((0..3_usize, 0..6_usize), 0..30)) {
+            const STATES: [LinkState; 3] = [LinkState::Closed, LinkState::Away, LinkState::Open];
+            let start = crate::clock::now();
+            let mut sources = Sources::default();
+            let ids = [0, 1, 2].map(|_| sources.add());
+            let mut naive = [Some((LinkState::Closed, None)); 3];
+            for (second, (at, change)) in changes.into_iter().enumerate() {
+                let proof = start + Duration::from_secs(second as u64);
+                match (STATES.get(change), &mut naive[at]) {
+                    (Some(state), it) => {
+                        let before = it.map(|(state, _)| state);
+                        let is_change = before != Some(*state) && (before.is_some() || *state == LinkState::Open);
+                        if is_change {
+                            *it = Some((*state, None));
+                        }
+                        prop_assert_eq!(sources.set(ids[at], *state), is_change);
+                    }
+                    (None, it) if change == 5 => {
+                        *it = None;
+                        sources.remove(ids[at]);
+                    }
+                    (None, it) => {
+                        let proof = (change == 3).then_some(proof);
+                        if let Some((LinkState::Open, last)) = it {
+                            *last = proof;
+                        }
+                        sources.prove(ids[at], proof);
+                    }
+                }
+                let all = || naive.iter().flatten();
+                let is_all = |wanted| all().count() > 0 && all().all(|(state, _)| *state >= wanted);
+                prop_assert_eq!(sources.state() == LinkState::Open, is_all(LinkState::Open));
+                prop_assert_eq!(sources.state() >= LinkState::Away, is_all(LinkState::Away));
+                let proofs: Option<Vec<_>> = all().map(|(_, proof)| *proof).collect();
+                let worst = proofs.unwrap_or_default().into_iter().min();
+                prop_assert_eq!(sources.as_of(), worst.filter(|_| is_all(LinkState::Open)));
+            }
+        }
+    }
 
     #[test]
     fn f03_a_channel_is_as_fresh_as_its_worst_source() {

@@ -84,3 +84,84 @@ impl ObservedReception {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock;
+
+    #[derive(Default)]
+    struct RecordedReception(Mutex<Vec<String>>);
+
+    impl RecordedReception {
+        fn add(&self, text: impl Into<String>) {
+            self.0.lock().unwrap().push(text.into());
+        }
+    }
+
+    impl ReceptionObserver for RecordedReception {
+        fn on_listening(&self) {
+            self.add("listening");
+        }
+        fn on_disconnected(&self) {
+            self.add("disconnected");
+        }
+        fn on_silenced(&self) {
+            self.add("silenced");
+        }
+        fn on_ended(&self) {
+            self.add("ended");
+        }
+        fn on_caught_up(&self, as_of: Instant) {
+            self.add(format!("{as_of:?}"));
+        }
+    }
+
+    fn observed() -> (Arc<RecordedReception>, ObservedReception) {
+        let recorded = Arc::new(RecordedReception::default());
+        (Arc::clone(&recorded), ObservedReception::new(recorded))
+    }
+
+    fn take(recorded: &RecordedReception) -> Vec<String> {
+        std::mem::take(&mut recorded.0.lock().unwrap())
+    }
+
+    #[test]
+    fn f03_a_canary_is_certified_by_a_visit_that_began_after_it_and_reached_its_head() {
+        let (recorded, observed) = observed();
+        let (first, second) = (clock::now(), clock::now() + Duration::from_secs(1));
+        assert_eq!(observed.canary(), None);
+        observed.pass_canary(first, 5);
+        let passed = observed.canary().unwrap();
+        observed.catch_up(passed, 4);
+        assert!(take(&recorded).is_empty(), "a notification before it has not been handed out");
+        observed.pass_canary(second, 7);
+        observed.catch_up(passed, 6);
+        assert_eq!(take(&recorded), [format!("{first:?}")], "the later one arrived after the visit began");
+        let passed = observed.canary().unwrap();
+        observed.catch_up(passed, 7);
+        assert_eq!(take(&recorded), [format!("{second:?}")]);
+        assert_eq!(observed.canary(), None, "it is certified once");
+    }
+
+    #[test]
+    fn f03_a_change_of_the_state_withdraws_a_canary() {
+        let changes = [
+            (ReceptionChange::Listening, "listening"),
+            (ReceptionChange::Disconnected, "disconnected"),
+            (ReceptionChange::Silenced, "silenced"),
+            (ReceptionChange::Ended, "ended"),
+        ];
+        for (change, expected) in changes {
+            let (recorded, observed) = observed();
+            observed.pass_canary(clock::now(), 5);
+            let passed = observed.canary().unwrap();
+            observed.inform(change);
+            assert_eq!(observed.canary(), None);
+            observed.catch_up(passed, 5);
+            assert_eq!(take(&recorded), [expected]);
+        }
+    }
+}
