@@ -156,6 +156,7 @@ impl Network {
         self.number += 1;
         let count = self.committed.entry(channel.to_owned()).or_default();
         *count += 1;
+        self.commits.entry(channel.to_owned()).or_default().push(self.now);
         let payload = format!("{} {count}", self.number);
         self.counts.add("notification");
         self.deliver(channel, 0, &payload);

@@ -183,6 +183,7 @@ impl History {
         });
         if let Some(pace) = canary {
             self.event_loop.with_fleet(|fleet, io| fleet.set_canary(Canaries::new(CANARY, pace), io));
+            self.event_loop.fleet.report_canaries();
         }
         let now = with_network(|network| network.now);
         if let Some(period) = audit {

@@ -190,7 +190,8 @@ impl Record {
                 self.standing = Standing::Garbage;
                 Ok(())
             }
-            Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..) | Event::CanaryReceived(..) => Ok(()),
+            Event::CanaryReceived(_, sent) => self.check_certified(*sent, network, link),
+            Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..) => Ok(()),
         }
     }
 
@@ -276,6 +277,25 @@ impl Record {
                 }
             }
             self.seen.insert(channel.into_owned(), of_channel);
+        }
+        Ok(())
+    }
+
+    /// Checks that everything committed before a canary was sent has been received, or is owed to a gap that follows: it was
+    /// committed while the server had forgotten the channel.
+    fn check_certified(&self, sent: Instant, network: &Network, link: Option<u64>) -> Checked {
+        if self.link != link {
+            return Err(format!("a canary of {link:?} was reported before the gap after {:?}", self.link));
+        }
+        let Some(session) = link.and_then(|link| network.links.get(&link)) else { return Ok(()) };
+        for (channel, owed) in &self.owed {
+            let Some(before) = session.backend.registered.get(channel) else { continue };
+            let committed = network.commits.get(channel).map_or(0, |commits| commits.partition_point(|at| *at < sent));
+            if owed > before && *owed <= committed as u64 {
+                return Err(format!(
+                    "{owed} to {committed} on {channel} were committed before a canary, and are missing"
+                ));
+            }
         }
         Ok(())
     }

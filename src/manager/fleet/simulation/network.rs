@@ -115,6 +115,8 @@ pub(super) struct Network {
     sequence: u64,
     /// The number of notifications on each channel.
     pub(super) committed: BTreeMap<String, u64>,
+    /// The times at which they were committed.
+    pub(super) commits: BTreeMap<String, Vec<Instant>>,
     pub(super) number: u64,
     /// The marks of the statements whose answers have been read.
     pub(super) answered: BTreeSet<u64>,
@@ -178,6 +180,7 @@ impl Network {
             queue: BTreeMap::new(),
             sequence: 0,
             committed: BTreeMap::new(),
+            commits: BTreeMap::new(),
             number: 0,
             answered: BTreeSet::new(),
             faults: Faults::default(),
