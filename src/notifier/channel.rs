@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, Weak};
 
 use crate::notifier::log::{Log, LogLimits};
-use crate::notifier::receivers::{ReceiverList, ReceiverSnapshot};
+use crate::notifier::receivers::{CHUNK, ReceiverList, ReceiverSnapshot};
 use crate::notifier::segment::{SegmentEntries, SegmentPool};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use crate::sync::{Mutex, MutexGuard};
@@ -229,20 +229,87 @@ impl<S> FanoutChannel<S> {
     }
 
     /// Returns the subscriptions that are checked whenever there are new notifications.
-    pub(crate) fn always_checked(&self) -> Vec<Arc<S>> {
-        self.lock_checks().always.values().filter_map(Weak::upgrade).collect()
+    pub(crate) fn always_checked(&self) -> DueSubscriptions<'_, S> {
+        DueSubscriptions::new(self, &self.lock_checks(), 0)
     }
 
     /// Returns the subscriptions that must be checked now, also those that became one of many meanwhile.
-    pub(crate) fn due(&self) -> Vec<Arc<S>> {
+    pub(crate) fn due(&self) -> DueSubscriptions<'_, S> {
         let mut checks = self.lock_checks();
         let head = if std::mem::take(&mut checks.is_outdated) { u64::MAX } else { self.head() };
-        let due = checks.by_head.range(..(head, 0)).map(|(_, subscription)| subscription);
-        due.chain(checks.always.values()).filter_map(Weak::upgrade).collect()
+        DueSubscriptions::new(self, &checks, head)
+    }
+
+    /// Returns the number of checks that have been planned.
+    #[cfg(test)]
+    pub(crate) fn planned_checks(&self) -> u64 {
+        self.lock_checks().last_number
     }
 
     fn lock_checks(&self) -> MutexGuard<'_, Checks<S>> {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Subscriptions to check. The lock of the checks is held only to find some of them, and not while one is checked.
+///
+/// A check that is planned again meanwhile, in another way, may be missed. The thread that plans it has moved all notifications but
+/// those that have just been published, and these stay in the log until the next look.
+#[derive(Debug)]
+pub(crate) struct DueSubscriptions<'c, S> {
+    channel: &'c FanoutChannel<S>,
+    /// Checks before this head are due.
+    head: u64,
+    /// Checks with a later number have been planned since, perhaps because of a check in this round.
+    last_number: u64,
+    /// The checks to look at next.
+    next: (u64, u64),
+    next_always: u64,
+    found: std::vec::IntoIter<Arc<S>>,
+}
+
+impl<'c, S> DueSubscriptions<'c, S> {
+    fn new(channel: &'c FanoutChannel<S>, checks: &Checks<S>, head: u64) -> Self {
+        let last_number = checks.last_number;
+        let mut due = Self { channel, head, last_number, next: (0, 0), next_always: 0, found: Vec::new().into_iter() };
+        due.find(checks);
+        due
+    }
+
+    /// Finds the next ones. Returns `false` if all have been looked at.
+    fn find(&mut self, checks: &Checks<S>) -> bool {
+        let mut found = Vec::new();
+        let mut left = CHUNK;
+        if self.next < (self.head, 0) {
+            for ((head, number), subscription) in checks.by_head.range(self.next..(self.head, 0)).take(CHUNK) {
+                self.next = (*head, number + 1);
+                left -= 1;
+                found.extend(subscription.upgrade().filter(|_| *number <= self.last_number));
+            }
+        }
+        for (number, subscription) in checks.always.range(self.next_always..).take(left) {
+            self.next_always = number + 1;
+            left -= 1;
+            found.extend(subscription.upgrade());
+        }
+        self.found = found.into_iter();
+        left < CHUNK
+    }
+}
+
+impl<S> Iterator for DueSubscriptions<'_, S> {
+    type Item = Arc<S>;
+
+    fn next(&mut self) -> Option<Arc<S>> {
+        let channel = self.channel;
+        loop {
+            if let Some(subscription) = self.found.next() {
+                return Some(subscription);
+            }
+            if !self.find(&channel.lock_checks()) {
+                return None;
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 
 use crate::notifier::cursor::{Cursor, address};
+use crate::notifier::log::LogLimits;
 
 /// Cursors, sorted by the address of the subscription. Most subscribers have one, which takes no allocation.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct SeveralCursors<S> {
     unread: BTreeSet<usize>,
     /// The address of the subscription that was the only one with unread notifications at the last look.
     read: usize,
+    /// The room that was left for each cursor when their checks were planned, unless it was exceeded.
+    room: Option<LogLimits>,
 }
 
 /// The largest number of cursors that are all looked at for unread notifications. Unit tests have few.
@@ -59,7 +62,12 @@ impl<S> CursorList<S> {
             Self::Several(None) => *self = Self::One(cursor),
             Self::One(other) => {
                 let cursors = if at == 0 { vec![cursor, other] } else { vec![other, cursor] };
-                *self = Self::Several(Some(Box::new(SeveralCursors { cursors, unread: BTreeSet::new(), read: 0 })));
+                *self = Self::Several(Some(Box::new(SeveralCursors {
+                    cursors,
+                    unread: BTreeSet::new(),
+                    read: 0,
+                    room: None,
+                })));
             }
             Self::Several(Some(mut several)) => {
                 several.cursors.insert(at, cursor);
@@ -107,6 +115,17 @@ impl<S> CursorList<S> {
         {
             several.unread.insert(cursor.address());
         }
+    }
+
+    /// Records the room for each of several cursors.
+    pub(crate) fn set_room(&mut self, room: Option<LogLimits>) {
+        if let Self::Several(Some(several)) = self {
+            several.room = room;
+        }
+    }
+
+    pub(crate) fn room(&self) -> Option<LogLimits> {
+        if let Self::Several(Some(several)) = self { several.room } else { None }
     }
 
     /// Forgets all notes.

@@ -131,8 +131,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
             }
             let counters = &self.core.context.counters;
             // Subscribers of several channels read these together, in the order of the positions.
-            let several: Vec<_> = published.iter().flat_map(|channel| channel.always_checked()).collect();
-            several.iter().for_each(|subscription| subscription.subscriber().add_unread(subscription));
+            let several = published.iter().flat_map(|channel| channel.always_checked());
+            several.for_each(|subscription| subscription.subscriber().add_unread(&subscription));
             counters.published.store(portion.position, Release);
             if let Some(dispatcher) = &dispatcher {
                 dispatcher.publish(portion.position, published.iter().cloned());

@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::notification::NotificationRef;
-use crate::notifier::segment::{Segment, SegmentEntries, SegmentPool, SegmentRange};
+use crate::notifier::segment::{Segment, SegmentEntries, SegmentPool, SegmentRange, size};
 
 /// Limits of the entries that a log keeps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -143,6 +143,13 @@ pub(crate) struct FoldedWindow {
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) entries: Vec<FoldedEntry>,
+}
+
+impl FoldedWindow {
+    /// Returns the size of the entries from an index on, with respect to the limits of queues.
+    pub(crate) fn bytes_from(&self, at: usize) -> u64 {
+        self.entries.iter().skip(at).filter_map(FoldedEntry::notification).map(|it| size(it) as u64).sum()
+    }
 }
 
 #[derive(Debug)]

@@ -93,15 +93,15 @@ impl<S> Subscriber<S> {
         counters: &NotifierCounters,
     ) -> bool {
         let mut it = self.lock();
-        let is_limited = it.queue.policy == Policy::Disconnect;
+        let is_limited = it.queue.policy != Policy::DropOldest;
         if let Some(cursor) = it.cursor(subscription).filter(|cursor| cursor.is_paused()) {
             if is_limited {
                 // Before the head is read, so that the loop checks for all that follows.
                 cursor.watch();
             }
             cursor.next = cursor.channel.head();
+            it.plan_check(subscription);
         }
-        it.plan_checks();
         report.is_some_and(|report| it.push_missed(subscription, report, counters))
     }
 
@@ -143,7 +143,7 @@ impl<S> Subscriber<S> {
         if queue == it.queue {
             return;
         }
-        if queue.policy == Policy::Disconnect {
+        if queue.policy != Policy::DropOldest {
             // The loop checks for all that follows, so what it has not checked for waits already.
             it.cursors.iter_mut().for_each(Cursor::watch);
         }

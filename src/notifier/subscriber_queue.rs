@@ -148,7 +148,8 @@ impl<S> SubscriberQueue<S> {
     /// Returns the size of the notifications that wait.
     fn bytes(&self) -> u64 {
         let pending = self.pending.as_ref().map_or(0, |pending| pending.items.bytes() as u64);
-        pending + self.cursors.unread().map(Cursor::unread_bytes).sum::<u64>()
+        let folded = self.folded.as_ref().map_or(0, |folded| folded.0.bytes_from(folded.1));
+        pending + folded + self.cursors.unread().map(Cursor::unread_bytes).sum::<u64>()
     }
 
     /// Keeps what has not been read while passes end without the subscriber: in the log of the only channel, or else as
@@ -188,14 +189,28 @@ impl<S> SubscriberQueue<S> {
         let (waiting, limits) = (LogLimits { items: self.len() as u64, bytes: self.bytes() }, self.limits());
         // A queue that may be too full already is checked in any case.
         let is_full = is_refusing || waiting.items > limits.items || waiting.bytes > limits.bytes;
+        let room = (!is_full && !heads.is_empty()).then(|| LogLimits {
+            items: (limits.items - waiting.items) / heads.len() as u64,
+            bytes: (limits.bytes - waiting.bytes) / heads.len() as u64,
+        });
+        self.cursors.set_room(room);
         for (cursor, head) in self.cursors.iter_mut().zip(&heads) {
-            let room = (!is_full).then(|| LogLimits {
-                items: (limits.items - waiting.items) / heads.len() as u64,
-                bytes: (limits.bytes - waiting.bytes) / heads.len() as u64,
-            });
             let is_checked = is_refusing || !cursor.is_paused();
             let check = is_checked.then(|| cursor.channel.check_after(*head, room, &cursor.subscription));
             cursor.set_check(check);
+        }
+    }
+
+    /// Plans the check of a cursor that has begun to receive. The plans of the others stay, since each has a share of the room
+    /// of its own, as the cursor has had.
+    pub(crate) fn plan_check(&mut self, subscription: &S) {
+        if self.cursors.len() < 2 {
+            return self.plan_checks();
+        }
+        let (is_noted, room) = (self.cursors.is_noted(), self.cursors.room());
+        if let Some(cursor) = self.cursor(subscription).filter(|_| !is_noted) {
+            let check = cursor.channel.check_after(cursor.next, room, &cursor.subscription);
+            cursor.set_check(Some(check));
         }
     }
 

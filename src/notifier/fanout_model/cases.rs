@@ -172,14 +172,93 @@ fn n07_a_queue_that_is_too_full_when_its_check_is_planned_is_found() {
     for queue in [Queue::new(Policy::Disconnect).items(1), Queue::new(Policy::Disconnect).bytes(66)] {
         let mut harness = Harness::new(&[queue]);
         harness.run(Step::Subscribe(0, 0));
-        let label = Arc::clone(&harness.naive[0].channels[&0].0);
         add_to_log(&harness, 1..=1);
-        assert!(!harness.channels[0].due().is_empty(), "a notification is larger than the largest before");
+        assert!(harness.channels[0].due().count() > 0, "a notification is larger than the largest before");
         add_to_log(&harness, 2..=2);
         harness.counters.published.store(2, Relaxed);
-        harness.subscribers[0].receive(&label, None, &harness.counters);
-        assert_eq!(harness.channels[0].due().len(), 1);
+        // Any change of the limits plans it again.
+        harness.subscribers[0].set_queue(Queue { policy: Policy::DropNewest, ..queue }, &harness.counters);
+        harness.subscribers[0].set_queue(queue, &harness.counters);
+        assert_eq!(harness.channels[0].due().count(), 1);
         assert!(harness.subscribers[0].check(&harness.counters).is_some());
+    }
+}
+
+/// Folded notifications of which the first one has been taken still take room.
+#[test]
+fn n07_what_waits_in_a_folded_window_counts_towards_the_limit_in_bytes() {
+    let mut harness = Harness::new(&[Queue::new(Policy::Coalesce).bytes(8 * 128)]);
+    harness.run(Step::Subscribe(0, 0));
+    let add = |harness: &Harness, positions: std::ops::RangeInclusive<u64>| {
+        let mut entries = harness.channels[0].entries();
+        for position in positions {
+            // 128 bytes each.
+            entries.push(position, Notification::for_test("0", &format!("{position:063}")).as_ref());
+        }
+        harness.channels[0].publish(entries);
+    };
+    add(&harness, 1..=8);
+    harness.counters.published.store(8, Relaxed);
+    let label = Arc::clone(&harness.naive[0].channels[&0].0);
+    let (mut visit, mut reader) = (visit_of(&harness, &label), SegmentReader::default());
+    assert!(matches!(harness.subscribers[0].begin(&mut visit, &mut reader), Taken::Folded(0)));
+    harness.channels[0].due().for_each(drop);
+    assert!(harness.subscribers[0].check(&harness.counters).is_none());
+    add(&harness, 9..=9);
+    assert_eq!(harness.channels[0].due().count(), 0, "eight wait");
+    add(&harness, 10..=10);
+    assert_eq!(harness.channels[0].due().count(), 1, "nine wait");
+}
+
+#[test]
+fn n07_a_restored_subscription_plans_no_check_of_the_other_channels() {
+    let mut harness = Harness::new(&[Queue::new(Policy::DropNewest)]);
+    harness.run(Step::Subscribe(0, 0));
+    harness.run(Step::Subscribe(0, 1));
+    let planned = |harness: &Harness| [0, 1].map(|c| harness.channels[c].planned_checks());
+    let label = Arc::clone(&harness.naive[0].channels[&0].0);
+    let before = planned(&harness);
+    harness.subscribers[0].receive(&label, None, &harness.counters);
+    assert_eq!(planned(&harness), before, "nothing has changed");
+    harness.run(Step::Mute(0, 0));
+    harness.run(Step::Unmute(0, 0));
+    let after = planned(&harness);
+    assert!(after[0] > before[0]);
+    assert_eq!(after[1], before[1]);
+}
+
+/// Otherwise a loop that publishes before the check is planned could drop what the policy keeps.
+#[test]
+fn n07_the_loop_checks_for_all_that_arrives_while_a_check_is_planned() {
+    for policy in [Policy::DropNewest, Policy::Coalesce, Policy::Disconnect] {
+        let mut harness = Harness::new(&[Queue::default()]);
+        harness.run(Step::Subscribe(0, 0));
+        let planned_by = |harness: &mut Harness, step: Step| {
+            let before = harness.channels[0].planned_checks();
+            harness.run(step);
+            harness.channels[0].planned_checks() - before
+        };
+        // First for anything that arrives, and then for the number that there is room for.
+        assert_eq!(planned_by(&mut harness, Step::SetQueue(0, Queue::new(policy))), 2, "{policy:?}");
+        harness.run(Step::Mute(0, 0));
+        assert_eq!(planned_by(&mut harness, Step::Unmute(0, 0)), 2, "{policy:?}");
+    }
+}
+
+#[test]
+fn n07_checks_that_are_planned_again_in_a_round_are_due_in_the_next_one() {
+    let mut harness = Harness::new(&[Queue::new(Policy::DropNewest).items(1), Queue::new(Policy::DropNewest).items(1)]);
+    harness.run(Step::Subscribe(0, 0));
+    harness.run(Step::Subscribe(1, 0));
+    add_to_log(&harness, 1..=4);
+    for _ in 0..2 {
+        let mut due = Vec::new();
+        for label in harness.channels[0].due() {
+            // Not published yet, so the queue stays too full.
+            harness.subscribers[label.0].check(&harness.counters);
+            due.push(label.0);
+        }
+        assert_eq!(due, [0, 1]);
     }
 }
 

@@ -385,7 +385,7 @@ fn check_while_planned(change: fn(&ServedSubscriber)) {
             thread::spawn(move || change(&served))
         };
         served.publish(3..=3);
-        assert!(!served.channel.due().is_empty());
+        assert!(served.channel.due().count() > 0);
         user.join().unwrap();
     });
 }
