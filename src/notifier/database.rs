@@ -37,7 +37,7 @@ pub(crate) struct Database<I: 'static> {
     pub(crate) subscriptions: Subscriptions<I>,
     /// The channels that the session should listen to, as far as the changes have been applied.
     channel_states: HashMap<Box<str>, ChannelState<I>>,
-    last_generation: u64,
+    last_generation: u32,
     /// The limits of names, as the last session reported them.
     limits: Limits,
 }
@@ -70,8 +70,8 @@ impl DatabaseSession {
 
 /// Progress of the session towards listening to one channel.
 struct ChannelState<I: 'static> {
-    /// Distinguishes a reply from one to an earlier LISTEN of the same channel.
-    generation: u64,
+    /// Distinguishes a reply from one to an earlier LISTEN of the same channel. Stays the same while a session is restored.
+    generation: u32,
     status: ListenStatus,
     waiters: Vec<AckWaiter<I>>,
 }
@@ -87,7 +87,7 @@ enum ListenStatus {
 #[derive(Debug, Default)]
 pub(crate) struct ListenDiff {
     /// Channels, each with the generation of its state.
-    pub(crate) listen: Vec<(Box<str>, u64)>,
+    pub(crate) listen: Vec<(Box<str>, u32)>,
     pub(crate) unlisten: Vec<Box<str>>,
 }
 
@@ -137,7 +137,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     /// Applies mutes to the subscriptions of a channel, or to that of one subscriber.
     pub(crate) fn refresh(&self, channel: &str, only: Option<&I>, actions: &mut DeferredActions<I>) {
         match only {
-            Some(id) => self.subscriptions.refresh(id, channel, self.is_listening(channel), actions),
+            Some(id) => self.subscriptions.refresh(id, channel, self.listening(channel), actions),
             None => self.change_receivers(channel, ReceiverChange::Refresh, actions),
         }
     }
@@ -152,18 +152,19 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
 
     /// Reverts a change, unless another one has followed it.
     pub(crate) fn undo(&mut self, channel: &str, undo: Undo<I>, actions: &mut DeferredActions<I>) {
-        let is_listening = self.is_listening(channel);
-        self.subscriptions.undo(channel, undo, is_listening, actions);
+        let listening = self.listening(channel);
+        self.subscriptions.undo(channel, undo, listening, actions);
     }
 
     /// Returns the generation of a request for a channel.
     #[cfg(test)]
-    pub(crate) fn generation(&self, channel: &str) -> u64 {
+    pub(crate) fn generation(&self, channel: &str) -> u32 {
         self.channel_states[channel].generation
     }
 
-    fn is_listening(&self, channel: &str) -> bool {
-        self.channel_states.get(channel).is_some_and(ChannelState::is_acknowledged)
+    /// Returns the generation of the LISTEN of a channel, once the server has acknowledged it.
+    fn listening(&self, channel: &str) -> Option<u32> {
+        self.channel_states.get(channel).filter(|state| state.is_acknowledged()).map(|state| state.generation)
     }
 
     /// Returns the requests that make the session listen to the wanted channels.
@@ -195,8 +196,8 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         if can_request { diff } else { ListenDiff::default() }
     }
 
-    fn add_channel_state(&mut self, channel: Box<str>, status: ListenStatus) -> u64 {
-        self.last_generation += 1;
+    fn add_channel_state(&mut self, channel: Box<str>, status: ListenStatus) -> u32 {
+        self.last_generation = self.last_generation.wrapping_add(1);
         let generation = self.last_generation;
         self.channel_states.insert(channel, ChannelState { generation, status, waiters: Vec::new() });
         generation
@@ -225,7 +226,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     /// the channels are requested again once it is restored.
     pub(crate) fn handle_reply(
         &mut self,
-        channels: Vec<(Box<str>, u64)>,
+        channels: Vec<(Box<str>, u32)>,
         reply: &Result<(), Error>,
         actions: &mut DeferredActions<I>,
     ) {

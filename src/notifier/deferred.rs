@@ -36,9 +36,9 @@ impl<I: 'static> DeferredActions<I> {
         }
     }
 
-    /// Lets a subscription receive, and queues the report that is due.
-    pub(crate) fn start_receiving(&mut self, subscription: &Arc<Subscription<I>>) {
-        if subscription.start_receiving() {
+    /// Lets a subscription receive by a LISTEN of this generation, and queues the report that is due.
+    pub(crate) fn start_receiving(&mut self, subscription: &Arc<Subscription<I>>, generation: u32) {
+        if subscription.start_receiving(generation) {
             self.scheduled.push(Arc::clone(subscription));
         }
     }

@@ -356,6 +356,41 @@ mod tests {
         assert!(few == many && few > 0, "work for {few} subscriptions, and for {many}");
     }
 
+    /// The steps of a mute find the channel unmuted: it has not been listened to in between, and is again.
+    #[test]
+    fn n06_what_is_lost_between_a_mute_and_an_unmute_is_reported_although_the_mute_was_overtaken() {
+        let (n, notifier_loop, id) = notifier();
+        n.autorun(true);
+        let core = n.core();
+        core.lock().phase = RunPhase::Running;
+        core.lock().databases[0].session = DatabaseSession::Opening(Some(id));
+        drop(n.subscribe_ticket(7, "prices", |_| ()).unwrap());
+        let acknowledge = || {
+            core.change(|state, actions| {
+                let listened = vec![("prices".into(), state.databases[0].generation("prices"))];
+                state.databases[0].session = DatabaseSession::Open(id);
+                state.databases[0].handle_reply(listened, &Ok(()), actions);
+            });
+        };
+        acknowledge();
+        let mut steps = DeferredActions::default();
+        {
+            let mut state = core.lock();
+            state.databases[0].subscriptions.registry.mute_channels(&["prices"], true).unwrap();
+            state.databases[0].refresh("prices", None, &mut steps);
+            core.sync(&mut state, 0, &mut steps);
+        }
+        drop(n.unmute_channels(["prices"]).unwrap());
+        core.run_actions(steps, None);
+        acknowledge();
+        notifier_loop.distribute(id, notifications_in(&batch(&["1"])));
+        assert_eq!(take_all(&n, &subscription_of(&n, 7), true), ["Muted-0", "1"]);
+        // A restored session reports its gap, and no mute.
+        notifier_loop.handle_disconnect(id, &Error::Disconnected);
+        notifier_loop.record_open(id, None, &["prices"].into(), Limits::Exact);
+        assert_eq!(take_all(&n, &subscription_of(&n, 7), true), ["Disconnected(Disconnected)-0"]);
+    }
+
     fn batch(payloads: &[&str]) -> Vec<u8> {
         payloads.iter().flat_map(|payload| script::notification(1, "prices", payload)).collect()
     }

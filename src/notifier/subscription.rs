@@ -11,7 +11,7 @@ use crate::notifier::delivery::Delivery;
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::observer::{ObservedReception, PassingCanary, ReceptionChange, ReceptionObserver};
 use crate::notifier::subscriber::Subscriber;
-use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) struct Subscription<I: 'static> {
@@ -22,13 +22,17 @@ pub(crate) struct Subscription<I: 'static> {
     callback: Mutex<BoundCallback<I>>,
     /// The place among the receivers of the channel, which are less than 2^32.
     place: AtomicU32,
-    /// The subscription is muted or has ended: items that still wait for it are not delivered.
-    is_silent: AtomicBool,
-    /// A [`Reception`], changed only under the lock of the notifier's state.
-    reception: AtomicU8,
+    /// The flag [`SILENT`], a [`Reception`] in the next three bits, and the lower bits of the generation of the LISTEN by which
+    /// the subscription has begun to receive. Changed only under the lock of the notifier's state.
+    state: AtomicU32,
     observed: Option<Box<ObservedReception>>,
     context: Arc<SubscriptionContext>,
 }
+
+/// The bit of the state of a subscription that is muted or has ended: items that still wait for it are not delivered.
+const SILENT: u32 = 1;
+/// The place of the generation in the state of a subscription.
+const GENERATION: u32 = 4;
 
 /// The parts of a notifier that subscriptions need.
 #[derive(Default)]
@@ -91,8 +95,7 @@ impl<I: Clone + 'static> Subscription<I> {
             id: Mutex::new(id.clone()),
             callback: Mutex::new(BoundCallback { id: id.clone(), call }),
             place: AtomicU32::new(0),
-            is_silent: AtomicBool::new(false),
-            reception: AtomicU8::new(Reception::Never as u8),
+            state: AtomicU32::new((Reception::Never as u32) << 1),
             observed: observer.map(|observer| Box::new(ObservedReception::new(observer))),
             context: Arc::clone(context),
         })
@@ -144,7 +147,7 @@ impl<I: 'static> Subscription<I> {
         receivers.replace(place, Some(Arc::clone(self)));
         drop(receivers);
         replaced.inform_observer(ReceptionChange::Ended);
-        self.reception.store(replaced.reception.load(Relaxed), Relaxed);
+        self.state.store(replaced.state.load(Relaxed) & !SILENT, Relaxed);
         self.subscriber.replace(replaced, self, &self.context.counters);
     }
 
@@ -164,7 +167,11 @@ impl<I: 'static> Subscription<I> {
     }
 
     pub(crate) fn is_silent(&self) -> bool {
-        self.is_silent.load(Relaxed)
+        self.state.load(Relaxed) & SILENT != 0
+    }
+
+    fn set_silent(&self, is_silent: bool) {
+        self.state.store(self.state.load(Relaxed) & !SILENT | u32::from(is_silent), Relaxed);
     }
 
     /// Discards all that waits for the subscription, if it is silent. Returns `false` if it is not.
@@ -174,7 +181,7 @@ impl<I: 'static> Subscription<I> {
 
     pub(crate) fn reception(&self) -> Reception {
         held_work::count();
-        match self.reception.load(Relaxed) {
+        match self.state.load(Relaxed) >> 1 & 7 {
             1 => Reception::Opening,
             2 => Reception::Receiving,
             3 => Reception::Muted,
@@ -184,7 +191,7 @@ impl<I: 'static> Subscription<I> {
     }
 
     pub(crate) fn set_reception(&self, reception: Reception) {
-        self.reception.store(reception as u8, Relaxed);
+        self.state.store(self.state.load(Relaxed) & !(7 << 1) | (reception as u32) << 1, Relaxed);
     }
 
     /// Sets the state to `reason`, if the subscription was receiving. The observer learns that before anything is left out.
@@ -230,7 +237,7 @@ impl<I: 'static> Subscription<I> {
     /// Ends the subscription: what waits for it is not delivered.
     pub(crate) fn end(self: &Arc<Self>) {
         self.inform_observer(ReceptionChange::Ended);
-        self.is_silent.store(true, Relaxed);
+        self.set_silent(true);
         self.detach();
         self.subscriber.discard(self);
     }
@@ -238,24 +245,29 @@ impl<I: 'static> Subscription<I> {
     /// Mutes the subscription: what arrives is not for it, and what waits is not delivered before it is unmuted.
     pub(crate) fn mute(self: &Arc<Self>) {
         self.stop_receiving(Reception::Muted);
-        self.is_silent.store(true, Relaxed);
+        self.set_silent(true);
         self.subscriber.pause(self, &self.context.counters);
     }
 
     /// Unmutes the subscription. One that had been receiving must wait for
     /// [`start_receiving`](Self::start_receiving).
     pub(crate) fn unmute(self: &Arc<Self>) {
-        self.is_silent.store(false, Relaxed);
+        self.set_silent(false);
         if self.reception() != Reception::Muted {
             self.subscriber.receive(self, None, &self.context.counters);
         }
     }
 
-    /// Receives from now on, after the report that is due. Returns `true` if the subscriber must be handed to a
-    /// dispatcher.
-    pub(crate) fn start_receiving(self: &Arc<Self>) -> bool {
+    /// Receives from now on, after the report that is due, by a LISTEN of this generation. Returns `true` if the subscriber must
+    /// be handed to a dispatcher.
+    pub(crate) fn start_receiving(self: &Arc<Self>, generation: u32) -> bool {
+        let before = self.state.load(Relaxed);
+        let state = generation << GENERATION | before & !(u32::MAX << GENERATION);
+        self.state.store(state, Relaxed);
         let reason = match self.reception() {
-            Reception::Never | Reception::Receiving => None,
+            Reception::Never => None,
+            // The channel was muted, and unmuted before the subscription was.
+            Reception::Receiving => (before != state).then_some(Reason::Muted),
             Reception::Opening => Some(Reason::Opened),
             Reception::Muted => Some(Reason::Muted),
             Reception::Stopped => Some(Reason::Stopped),

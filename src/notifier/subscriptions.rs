@@ -126,16 +126,16 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
         }
     }
 
-    /// Applies mutes to a subscription. `is_listening` says that the server has acknowledged the channel.
-    pub(crate) fn refresh(&self, id: &I, channel: &str, is_listening: bool, actions: &mut DeferredActions<I>) {
+    /// Applies mutes to a subscription, with the generation of the LISTEN that the server has acknowledged.
+    pub(crate) fn refresh(&self, id: &I, channel: &str, listening: Option<u32>, actions: &mut DeferredActions<I>) {
         let Some(entry) = self.registry.get(id, channel) else { return };
         let subscription = entry.value;
         if entry.is_muted || self.registry.is_muted(channel) {
             return subscription.mute();
         }
         subscription.unmute();
-        if is_listening {
-            actions.start_receiving(subscription);
+        if let Some(generation) = listening {
+            actions.start_receiving(subscription, generation);
         }
     }
 
@@ -155,7 +155,13 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
     }
 
     /// Reverts a change, unless another one has followed it.
-    pub(crate) fn undo(&mut self, channel: &str, undo: Undo<I>, is_listening: bool, actions: &mut DeferredActions<I>) {
+    pub(crate) fn undo(
+        &mut self,
+        channel: &str,
+        undo: Undo<I>,
+        listening: Option<u32>,
+        actions: &mut DeferredActions<I>,
+    ) {
         match undo {
             Undo::Added => self.registry.revert_add(channel),
             Undo::Subscribed(subscription, replaced) => {
@@ -167,7 +173,7 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
                 match replaced {
                     Some(replaced) => {
                         self.subscribe(&id, &replaced);
-                        self.refresh(&id, channel, is_listening, actions);
+                        self.refresh(&id, channel, listening, actions);
                     }
                     None => {
                         if self.registry.unsubscribe(&id, channel).is_ok() {

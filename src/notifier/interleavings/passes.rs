@@ -64,7 +64,7 @@ impl ServedChannel {
         let subscription =
             Subscription::new(&id, Arc::clone(&self.channel), subscriber, callback.into(), &self.context);
         subscription.attach(None);
-        assert!(!subscription.start_receiving());
+        assert!(!subscription.start_receiving(1));
         subscription
     }
 
