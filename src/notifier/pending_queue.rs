@@ -8,9 +8,12 @@
 //! Reports do not count towards the limits and are never dropped. Reports for one subscription with no notification
 //! between them are merged, so there are never many more of them than of notifications.
 
-use std::collections::{BTreeMap, HashMap};
+mod small_map;
+
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 
+use self::small_map::{KeyMap, PositionMap};
 use crate::notifier::log::LogLimits;
 use crate::notifier::merged_ranges::MergedRanges;
 use crate::notifier::missed::{MissedReport, Reason};
@@ -19,16 +22,17 @@ use crate::notifier::segment::{SegmentRange, StoredNotification, size};
 
 /// The items that wait for one subscriber; `E` identifies the subscription of an item.
 #[derive(Debug)]
+#[expect(clippy::box_collection, reason = "most queues have none, which takes 8 bytes")]
 pub(crate) struct PendingQueue<E> {
     queue: Queue,
-    items: BTreeMap<u64, PendingEntry<E>>,
-    /// The positions of notifications that an equal one can be folded with.
-    foldable: HashMap<(E, ContentKey), u64>,
+    items: PositionMap<PendingEntry<E>>,
+    /// The positions of notifications that an equal one can be folded with, if the policy has folded any.
+    foldable: Option<Box<HashMap<(E, ContentKey), u64>>>,
     /// Reports to deliver before all items, and the position of each subscription's report there.
-    first_reports: BTreeMap<u64, (E, MissedReport)>,
-    first_report_of: HashMap<E, u64>,
+    first_reports: PositionMap<Box<(E, MissedReport)>>,
+    first_report_of: KeyMap<E>,
     /// The positions of reports that no notification follows yet.
-    last_reports: HashMap<E, u64>,
+    last_reports: KeyMap<E>,
     notifications: usize,
     bytes: usize,
     last_position: u64,
@@ -55,14 +59,18 @@ pub(crate) enum PendingContent {
 enum PendingEntry<E> {
     Range(E, SegmentRange),
     Merged(MergedRanges<E>),
-    One(E, PendingContent),
+    /// Boxed, so that ranges take little memory.
+    One(Box<(E, PendingContent)>),
 }
 
 impl<E> PendingEntry<E> {
     fn report(&mut self) -> Option<&mut MissedReport> {
         match self {
-            Self::One(_, PendingContent::Missed(report)) => Some(report),
-            _ => None,
+            Self::One(one) => match &mut one.1 {
+                PendingContent::Missed(report) => Some(report),
+                PendingContent::Notification { .. } => None,
+            },
+            Self::Range(..) | Self::Merged(_) => None,
         }
     }
 }
@@ -100,11 +108,11 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
     pub(crate) fn new(queue: Queue) -> Self {
         Self {
             queue,
-            items: BTreeMap::new(),
-            foldable: HashMap::new(),
-            first_reports: BTreeMap::new(),
-            first_report_of: HashMap::new(),
-            last_reports: HashMap::new(),
+            items: PositionMap::default(),
+            foldable: None,
+            first_reports: PositionMap::default(),
+            first_report_of: KeyMap::default(),
+            last_reports: KeyMap::default(),
             notifications: 0,
             bytes: 0,
             last_position: 0,
@@ -114,7 +122,7 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
     /// Changes the limits and the policy for later notifications. Items that wait stay.
     pub(crate) fn set_queue(&mut self, queue: Queue) {
         if queue.policy != self.queue.policy {
-            self.foldable.clear();
+            self.foldable = None;
         }
         self.queue = queue;
     }
@@ -192,9 +200,13 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
     /// Adds a notification, with those that are equal to it. Returns `true` if there are some.
     fn fold(&mut self, to: &E, shared: &StoredNotification) -> bool {
         let notification = StoredNotification::Copied(shared.as_ref().to_owned());
-        let equal = self.foldable.remove(&(to.clone(), ContentKey(notification.clone())));
+        let key = (to.clone(), ContentKey(notification.clone()));
+        let equal = self.foldable.as_mut().and_then(|foldable| foldable.remove(&key));
         let before = match equal.and_then(|position| self.take_at(position)) {
-            Some(PendingEntry::One(_, PendingContent::Notification { folded, .. })) => Some(folded),
+            Some(PendingEntry::One(one)) => match one.1 {
+                PendingContent::Notification { folded, .. } => Some(folded),
+                PendingContent::Missed(_) => None,
+            },
             _ => None,
         };
         self.add_one(to, notification, before.map_or(0, |folded| folded + 1));
@@ -215,7 +227,7 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
         self.last_reports.clear();
         self.notifications += range.len();
         self.bytes += range.bytes() as usize;
-        let is_extended = self.items.last_entry().is_some_and(|mut last| match last.get_mut() {
+        let is_extended = self.items.last_mut().is_some_and(|last| match last {
             PendingEntry::Range(of, before) => of == to && before.extend(&range),
             _ => false,
         });
@@ -242,9 +254,7 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
         }
         self.last_reports.clear();
         (self.notifications, self.bytes) = (notifications, bytes);
-        if let Some(mut last) = self.items.last_entry()
-            && let PendingEntry::Merged(before) = last.get_mut()
-        {
+        if let Some(PendingEntry::Merged(before)) = self.items.last_mut() {
             before.append(ranges);
         } else {
             self.add_entry(PendingEntry::Merged(ranges));
@@ -259,9 +269,9 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
         self.bytes += size(notification.as_ref());
         let key = (self.queue.policy == Policy::Coalesce).then(|| (to.clone(), ContentKey(notification.clone())));
         let content = PendingContent::Notification { notification, folded };
-        let position = self.add_entry(PendingEntry::One(to.clone(), content));
+        let position = self.add_entry(PendingEntry::One(Box::new((to.clone(), content))));
         if let Some(key) = key {
-            self.foldable.insert(key, position);
+            self.foldable.get_or_insert_default().insert(key, position);
         }
     }
 
@@ -281,31 +291,30 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
         if self.items.is_empty() {
             return self.report_first(to.clone(), missed);
         }
-        let position = self.add_entry(PendingEntry::One(to.clone(), PendingContent::Missed(missed)));
+        let position = self.add_entry(PendingEntry::One(Box::new((to.clone(), PendingContent::Missed(missed)))));
         self.last_reports.insert(to.clone(), position);
     }
 
     pub(crate) fn pop(&mut self) -> Option<PendingItem<E>> {
-        if let Some((_, (to, missed))) = self.first_reports.pop_first() {
+        if let Some(report) = self.first_reports.pop_first() {
+            let (to, missed) = *report;
             self.first_report_of.remove(&to);
             return Some(PendingItem { to, content: PendingContent::Missed(missed) });
         }
-        let (to, content) = match self.items.first_entry()?.get_mut() {
-            PendingEntry::Range(to, range) if range.len() > 1 => (to.clone(), Some(range.pop())),
-            PendingEntry::Merged(ranges) => {
-                let (to, notification) = ranges.pop()?;
-                (to, Some(notification))
-            }
-            PendingEntry::Range(to, _) | PendingEntry::One(to, _) => (to.clone(), None),
+        let popped = match self.items.first_mut()? {
+            PendingEntry::Range(to, range) if range.len() > 1 => Some((to.clone(), range.pop())),
+            PendingEntry::Merged(ranges) => Some(ranges.pop()?),
+            PendingEntry::Range(..) | PendingEntry::One(_) => None,
         };
-        if let Some(notification) = content {
+        if let Some((to, notification)) = popped {
             self.count_popped(size(notification.as_ref()));
             return Some(PendingItem { to, content: PendingContent::Notification { notification, folded: 0 } });
         }
-        let position = *self.items.first_key_value()?.0;
-        let content = match self.take_at(position)? {
-            PendingEntry::One(_, content) => content,
-            PendingEntry::Range(_, mut range) => PendingContent::Notification { notification: range.pop(), folded: 0 },
+        let (to, content) = match self.take_at(self.items.first()?)? {
+            PendingEntry::One(one) => *one,
+            PendingEntry::Range(to, mut range) => {
+                (to, PendingContent::Notification { notification: range.pop(), folded: 0 })
+            }
             PendingEntry::Merged(_) => return None,
         };
         Some(PendingItem { to, content })
@@ -315,16 +324,15 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
     fn count_popped(&mut self, size: usize) {
         self.notifications -= 1;
         self.bytes -= size;
-        if let Some(mut first) = self.items.first_entry()
-            && let PendingEntry::Merged(ranges) = first.get_mut()
+        if let Some(PendingEntry::Merged(ranges)) = self.items.first_mut()
             && ranges.is_empty()
         {
-            first.remove();
+            self.items.pop_first();
         }
     }
 
     fn take_at(&mut self, position: u64) -> Option<PendingEntry<E>> {
-        let entry = self.items.remove(&position)?;
+        let entry = self.items.remove(position)?;
         match &entry {
             PendingEntry::Range(_, range) => {
                 self.notifications -= range.len();
@@ -334,22 +342,24 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
                 self.notifications -= ranges.len();
                 self.bytes -= ranges.bytes() as usize;
             }
-            PendingEntry::One(to, PendingContent::Notification { notification, .. }) => {
-                self.notifications -= 1;
-                self.bytes -= size(notification.as_ref());
-                if !self.foldable.is_empty() {
-                    let key = (to.clone(), ContentKey(notification.clone()));
-                    // An equal one may be foldable that came after a change of the policy.
-                    if self.foldable.get(&key) == Some(&position) {
-                        self.foldable.remove(&key);
+            PendingEntry::One(one) => match &**one {
+                (to, PendingContent::Notification { notification, .. }) => {
+                    self.notifications -= 1;
+                    self.bytes -= size(notification.as_ref());
+                    if let Some(foldable) = self.foldable.as_mut().filter(|foldable| !foldable.is_empty()) {
+                        let key = (to.clone(), ContentKey(notification.clone()));
+                        // An equal one may be foldable that came after a change of the policy.
+                        if foldable.get(&key) == Some(&position) {
+                            foldable.remove(&key);
+                        }
                     }
                 }
-            }
-            PendingEntry::One(to, PendingContent::Missed(_)) => {
-                if self.last_reports.get(to) == Some(&position) {
-                    self.last_reports.remove(to);
+                (to, PendingContent::Missed(_)) => {
+                    if self.last_reports.get(to) == Some(position) {
+                        self.last_reports.remove(to);
+                    }
                 }
-            }
+            },
         }
         Some(entry)
     }
@@ -357,8 +367,9 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
     /// Drops all notifications, and reports that before everything that is added later. Returns their number.
     pub(crate) fn drop_all(&mut self) -> u64 {
         let dropped = self.shrink_to(LogLimits::default());
-        while let Some((&position, _)) = self.items.first_key_value()
-            && let Some(PendingEntry::One(to, PendingContent::Missed(missed))) = self.take_at(position)
+        while let Some(position) = self.items.first()
+            && let Some(PendingEntry::One(one)) = self.take_at(position)
+            && let (to, PendingContent::Missed(missed)) = *one
         {
             self.report_first(to, missed);
         }
@@ -371,14 +382,14 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
         loop {
             let items = (self.notifications as u64).saturating_sub(limits.items) as usize;
             let bytes = (self.bytes as u64).saturating_sub(limits.bytes);
-            let Some(mut first) = self.items.first_entry().filter(|_| items > 0 || bytes > 0) else { break };
-            if let PendingEntry::Merged(ranges) = first.get_mut() {
+            let Some(position) = self.items.first().filter(|_| items > 0 || bytes > 0) else { break };
+            if let Some(PendingEntry::Merged(ranges)) = self.items.get_mut(position) {
                 let Some((to, notification)) = ranges.pop() else { break };
                 self.count_popped(size(notification.as_ref()));
                 self.report_first(to, MissedReport::new(Reason::Overflow, 1));
                 continue;
             }
-            if let PendingEntry::Range(to, range) = first.get_mut()
+            if let Some(PendingEntry::Range(to, range)) = self.items.get_mut(position)
                 && let count = items.max(range.reaching(bytes))
                 && count < range.len()
             {
@@ -388,13 +399,14 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
                 self.report_first(to, MissedReport::new(Reason::Overflow, count as u64));
                 continue;
             }
-            let position = *first.key();
             let (to, missed) = match self.take_at(position) {
                 Some(PendingEntry::Range(to, range)) => (to, MissedReport::new(Reason::Overflow, range.len() as u64)),
-                Some(PendingEntry::One(to, PendingContent::Notification { folded, .. })) => {
-                    (to, MissedReport::new(Reason::Overflow, 1 + folded))
-                }
-                Some(PendingEntry::One(to, PendingContent::Missed(missed))) => (to, missed),
+                Some(PendingEntry::One(one)) => match *one {
+                    (to, PendingContent::Notification { folded, .. }) => {
+                        (to, MissedReport::new(Reason::Overflow, 1 + folded))
+                    }
+                    (to, PendingContent::Missed(missed)) => (to, missed),
+                },
                 Some(PendingEntry::Merged(_)) | None => break,
             };
             self.report_first(to, missed);
@@ -406,29 +418,32 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
     pub(crate) fn rename(&mut self, from: &E, to: &E) {
         for entry in self.items.values_mut() {
             match entry {
-                PendingEntry::Range(of, _) | PendingEntry::One(of, _) if of == from => *of = to.clone(),
+                PendingEntry::Range(of, _) if of == from => *of = to.clone(),
+                PendingEntry::One(one) if one.0 == *from => one.0 = to.clone(),
                 PendingEntry::Merged(ranges) => ranges.rename(from, to),
                 _ => {}
             }
         }
-        self.first_reports.values_mut().filter(|(of, _)| of == from).for_each(|(of, _)| *of = to.clone());
+        self.first_reports.values_mut().filter(|it| it.0 == *from).for_each(|it| it.0 = to.clone());
         for positions in [&mut self.first_report_of, &mut self.last_reports] {
             if let Some(position) = positions.remove(from) {
                 positions.insert(to.clone(), position);
             }
         }
-        let foldable = std::mem::take(&mut self.foldable).into_iter();
-        self.foldable =
-            foldable.map(|((of, key), at)| ((if of == *from { to.clone() } else { of }, key), at)).collect();
+        if let Some(foldable) = &mut self.foldable {
+            let all = std::mem::take(&mut **foldable).into_iter();
+            **foldable = all.map(|((of, key), at)| ((if of == *from { to.clone() } else { of }, key), at)).collect();
+        }
     }
 
     /// Removes all items of a subscription.
     pub(crate) fn remove_all(&mut self, of: &E) {
         let is_affected = |entry: &PendingEntry<E>| match entry {
-            PendingEntry::Range(to, _) | PendingEntry::One(to, _) => to == of,
+            PendingEntry::Range(to, _) => to == of,
+            PendingEntry::One(one) => one.0 == *of,
             PendingEntry::Merged(_) => true,
         };
-        let positions: Vec<u64> = self.items.iter().filter(|(_, it)| is_affected(it)).map(|(at, _)| *at).collect();
+        let positions: Vec<u64> = self.items.iter().filter(|(_, it)| is_affected(it)).map(|(at, _)| at).collect();
         for position in positions {
             if let Some(PendingEntry::Merged(mut ranges)) = self.take_at(position) {
                 ranges.remove_all(of);
@@ -440,19 +455,19 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
             }
         }
         if let Some(position) = self.first_report_of.remove(of) {
-            self.first_reports.remove(&position);
+            self.first_reports.remove(position);
         }
     }
 
     /// Adds a report in front of all items.
     pub(crate) fn report_first(&mut self, to: E, missed: MissedReport) {
         let position = self.first_report_of.get(&to);
-        if let Some((_, before)) = position.and_then(|position| self.first_reports.get_mut(position)) {
-            return before.merge(missed);
+        if let Some(before) = position.and_then(|position| self.first_reports.get_mut(position)) {
+            return before.1.merge(missed);
         }
         let position = self.next_position();
         self.first_report_of.insert(to.clone(), position);
-        self.first_reports.insert(position, (to, missed));
+        self.first_reports.insert(position, Box::new((to, missed)));
     }
 
     fn next_position(&mut self) -> u64 {
@@ -606,7 +621,7 @@ mod tests {
                     pending.push_missed(&to, MissedReport::new(Reason::Stopped, 0));
                 }
             }
-            assert!(pending.items.len() + pending.first_reports.len() <= 3 + 2 * 5, "{policy:?}");
+            assert!(pending.items.iter().count() + pending.first_reports.iter().count() <= 3 + 2 * 5, "{policy:?}");
         }
     }
 
@@ -692,7 +707,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(received, sent);
-            prop_assert!(pending.foldable.is_empty() && pending.first_report_of.is_empty());
+            prop_assert!(pending.foldable.as_ref().is_none_or(|it| it.is_empty()) && pending.first_report_of.is_empty());
             prop_assert!(pending.last_reports.is_empty() && pending.bytes == 0 && pending.notifications == 0);
         }
     }

@@ -187,7 +187,7 @@ impl<S> Subscriber<S> {
         let mut it = self.lock();
         it.apply_limits(counters);
         it.plan_checks();
-        it.pending.as_ref().and_then(|pending| pending.refused.clone())
+        it.pending.as_ref().and_then(|pending| pending.refused.as_deref().cloned())
     }
 
     /// Discards what waits, and no longer counts as scheduled.

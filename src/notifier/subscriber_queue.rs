@@ -43,10 +43,11 @@ pub(crate) struct SubscriberQueue<S> {
 }
 
 #[derive(Debug)]
+#[expect(clippy::box_collection, reason = "most queues have none, which takes 8 bytes")]
 pub(crate) struct Pending<S> {
     pub(crate) items: PendingQueue<SubscriptionRef<S>>,
     /// The notifications of each channel that were dropped since the queue was full, if the policy is to disconnect.
-    pub(crate) refused: Option<HashMap<Box<str>, u64>>,
+    pub(crate) refused: Option<Box<HashMap<Box<str>, u64>>>,
 }
 
 impl<S> SubscriberQueue<S> {
