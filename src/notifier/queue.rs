@@ -8,6 +8,10 @@ use crate::config::named;
 /// ([`NotifierStats::dropped`](crate::notifier::NotifierStats::dropped)), and reported to the subscriber by
 /// [`Delivery::Missed`](crate::notifier::Delivery::Missed).
 ///
+/// The limits are for one subscriber over all of its channels. The notifications themselves are stored once for each channel. While
+/// all [workers](crate::notifier::NotifierBuilder::workers) are busy, a channel keeps as many of them as the largest queue of its
+/// subscribers has room for, and up to 1,023 more. So n channels may keep n times as many, even for one subscriber.
+///
 /// ```
 /// use notifyman::notifier::{Policy, Queue};
 ///
