@@ -132,3 +132,16 @@ fn the_changelog_begins_with_what_is_not_released() {
     let others: Vec<_> = sections.filter(|section| !is_dated(section)).collect();
     assert!(others.is_empty(), "these sections have no version and date (`1.2.3 - 2026-12-31`): {others:?}");
 }
+
+/// The workflow tests each feature alone, as the CI script checks each.
+#[test]
+fn the_workflow_tests_each_feature() {
+    // A packaged crate has no workflow.
+    let Ok(workflow) = fs::read_to_string(package().join(".github/workflows/ci.yml")) else { return };
+    let manifest = fs::read_to_string(package().join("Cargo.toml")).unwrap();
+    let features = manifest.split("[features]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    let features: BTreeSet<_> = features.lines().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
+    let tested = workflow.lines().find_map(|line| line.trim().strip_prefix("features: [")?.strip_suffix(']')).unwrap();
+    let tested: BTreeSet<_> = tested.split(", ").filter(|name| !name.contains(',')).collect();
+    assert_eq!(tested, features);
+}
