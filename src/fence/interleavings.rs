@@ -100,11 +100,20 @@ impl FencedRow {
         lease.confirm()
     }
 
+    /// Lets other threads run for a while, as a call that is awaited does.
+    fn wait(&self) {
+        (0..random(0..20)).for_each(|_| {
+            self.committed.load(SeqCst);
+        });
+    }
+
     /// Reads the cache whose inserts and removals are awaited.
     fn read_awaited(&self) -> Option<u64> {
         let lease = self.lease::<Bypass>();
+        self.wait();
         let handled = self.handled.load(SeqCst);
         let entry = self.awaited.lock().unwrap().clone();
+        self.wait();
         let hit = lease.fresh(entry.as_ref()?).copied()?;
         assert!(hit >= handled, "a hit of version {hit}, after {handled} was invalidated");
         Some(hit)
@@ -118,6 +127,7 @@ impl FencedRow {
         if one_in(4) {
             return drop(removal);
         }
+        self.wait();
         *self.awaited.lock().unwrap() = None;
         removal.done();
     }
@@ -279,6 +289,16 @@ fn await_removals() {
     assert_eq!(row.read_awaited(), Some(row.committed.load(SeqCst)));
 }
 
+/// A reader finds an entry just before it is removed.
+fn read_during_a_removal() {
+    let row = FencedRow::new();
+    assert!(row.fill_unconfirmed().is_stored());
+    let read: fn(&FencedRow) = |row| {
+        row.read_awaited();
+    };
+    run(&row, vec![FencedRow::await_removal, read]);
+}
+
 /// Runs fills from the standby against a change, once the floor of the channel is known.
 fn fill_on_standbys(changes: Vec<fn(&FencedRow)>) {
     let row = FencedRow::new();
@@ -367,6 +387,7 @@ explored! {
     f02_what_is_served_while_away_is_forgotten_then: serve_while_away;
     f02_nothing_is_served_after_the_last_subscription_has_ended: end_subscriptions;
     f05_awaited_inserts_and_removals_serve_nothing_stale: await_removals;
+    f05_an_entry_that_is_found_before_its_removal_is_not_served_after_it: read_during_a_removal;
     f04_a_standby_that_lags_fills_nothing_stale: lag_with_keys;
     f04_a_standby_that_lags_fills_nothing_from_before_a_gap: lag_with_others;
     f03_a_certificate_is_not_later_than_what_was_handled: certify;
