@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn m20_names_are_kept_once_and_leave_room_for_labels() {
+    fn m21_names_are_kept_once_and_leave_room_for_labels() {
         let mut table = NameTable::default();
         let first = table.add(label("berlin")).unwrap();
         assert_ne!(table.add(label("oslo")), Some(first));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn m20_a_connection_without_a_label_is_named_by_address_and_database() {
+    fn m21_a_connection_without_a_label_is_named_by_address_and_database() {
         let name = |dsn: &str| number_of(&Config::without_env(dsn).unwrap()).and_then(name_of).map(|name| name.text);
         assert_eq!(name("postgres://app@db1/shop"), Some("db1:5432/shop"));
         assert_eq!(name("host=db1,::1 port=5432,5433 user=app"), Some("db1:5432,[::1]:5433/app"));

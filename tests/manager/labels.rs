@@ -1,4 +1,4 @@
-//! M20: the labels of connections.
+//! M21: the labels of connections.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ fn config() -> Config {
 }
 
 #[test]
-fn m20_an_id_shows_its_label_and_is_equal_without_it() {
+fn m21_an_id_shows_its_label_and_is_equal_without_it() {
     let mut nm = NotificationManager::new([open()]);
     let plain = nm.connections().next().unwrap().0;
     let berlin = nm.insert_as("berlin", open());
@@ -42,7 +42,7 @@ fn m20_an_id_shows_its_label_and_is_equal_without_it() {
 }
 
 #[test]
-fn m20_a_label_stays_through_losses_restores_and_revivals() {
+fn m21_a_label_stays_through_losses_restores_and_revivals() {
     let channel = channel();
     let mut nm = NotificationManager::new([]).reconnect(Backoff::default().first(Duration::from_millis(5)));
     let id = nm.insert_as("berlin", listener(&channel));
@@ -67,7 +67,7 @@ fn m20_a_label_stays_through_losses_restores_and_revivals() {
 }
 
 #[test]
-fn m20_a_handle_gives_labels_too() {
+fn m21_a_handle_gives_labels_too() {
     let mut nm = NotificationManager::new([]).park_when_empty(true);
     let handle = nm.handle();
     let running = std::thread::spawn(move || nm.by_ref().for_each(drop));
@@ -80,7 +80,7 @@ fn m20_a_handle_gives_labels_too() {
 }
 
 #[test]
-fn m20_an_error_of_connecting_names_the_label_with_escapes() {
+fn m21_an_error_of_connecting_names_the_label_with_escapes() {
     let port = refusing_port();
     let refused = Config::without_env(&format!("host=127.0.0.1 port={port} user=app")).unwrap();
     let error = format!("{:#}", Connection::connect(refused.clone().label("berlin")).unwrap_err());
@@ -95,7 +95,7 @@ fn m20_an_error_of_connecting_names_the_label_with_escapes() {
 }
 
 #[test]
-fn m20_a_long_label_is_truncated_between_characters() {
+fn m21_a_long_label_is_truncated_between_characters() {
     let label = |text: &str| Config::new().label(text).get_label().map(str::to_owned);
     assert_eq!(label(&"x".repeat(64)), Some("x".repeat(63)));
     assert_eq!(label(&"é".repeat(40)), Some("é".repeat(31)));
