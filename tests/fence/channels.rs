@@ -279,3 +279,22 @@ fn f05_a_listener_for_evicted_entries_that_uses_the_fence_gets_an_error() {
     prices.invalidate(&1, || ()).unwrap();
     db.notify("prices", "1").unwrap();
 }
+
+#[test]
+fn f02_a_session_that_is_lost_for_good_closes_the_channel() {
+    let server = server::start(Options::new());
+    let mut db = connect(&server.url());
+    create_prices(&mut db);
+    db.query("CREATE ROLE listener LOGIN").unwrap();
+    let cache = Cache::default();
+    let prices = Fence::new().channel::<u64>("prices");
+    let serving = prices.serve_when_away();
+    let url = server.url().replace("postgres@", "listener@");
+    let n: Notifier<u32> = notifier(&url).start().unwrap();
+    prices.subscribe(&n, 1, cache.invalidator()).unwrap();
+    assert!(cache.fill(&prices, &mut db, 1).is_stored());
+    db.query("ALTER ROLE listener NOLOGIN").unwrap();
+    db.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'listener'").unwrap();
+    eventually("the channel is closed", || cache.fill(&serving, &mut db, 1) == Admission::Away);
+    assert_eq!((cache.fresh(&prices, 1), cache.fresh(&serving, 1)), (None, None));
+}
