@@ -6,14 +6,15 @@
 //! tests/with-postgres cargo bench --bench fence_load -- --operations 10000 --seed 7
 //! ```
 //!
-//! The load is described in `tests/support/fence_load.rs`. It runs with three caches, and ends after at least this number of
-//! reads in all, and as many invalidations and cuts as belong to it. The tests run a smaller one.
+//! The load is described in `tests/support/fence_load`. It runs with three caches behind a notifier, and with one behind the
+//! events of a manager. It ends after at least this number of reads in all, and as many invalidations and cuts as belong to it.
+//! The tests run a smaller one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test in all but name")]
 
 #[path = "../tests/support/cluster.rs"]
 mod cluster;
-#[path = "../tests/support/fence_load.rs"]
+#[path = "../tests/support/fence_load/mod.rs"]
 mod fence_load;
 #[path = "../tests/support/proxy.rs"]
 #[allow(dead_code, reason = "only some faults are needed")]
@@ -25,7 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use self::cluster::{Cluster, Options};
-use self::fence_load::{CachedItem, FenceFindings, FenceLoad, ItemCache};
+use self::fence_load::{CachedItem, FenceFindings, FenceLoad, ItemCache, LoadSource};
 
 /// The time limit of one run.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -79,15 +80,19 @@ fn main() -> ExitCode {
     );
     // Each of the four ways to cut the link, in a small run too.
     let load = FenceLoad {
-        has_fence: true,
-        operations: operations / 3 + 1,
-        invalidations: operations / 300,
-        held: operations / 100_000 + 5,
+        source: LoadSource::Notifier,
+        operations: operations / 4 + 1,
+        invalidations: operations / 400,
+        held: operations / 100_000 + 20,
         cuts: (operations / 50_000).max(4),
         limit: LIMIT,
     };
     let (mut reads, mut is_right) = (0, true);
-    for (name, cache) in caches() {
+    let [(_, map), ..] = caches();
+    let events = (LoadSource::Events, "map, by events", map);
+    let runs = caches().map(|(name, cache)| (LoadSource::Notifier, name, cache));
+    for (source, name, cache) in runs.into_iter().chain([events]) {
+        let load = FenceLoad { source, ..load };
         let findings = fence_load::run(load, &server, cache, seed);
         print(&format!("{name}, fence"), &findings);
         reads += findings.operations();
@@ -95,7 +100,7 @@ fn main() -> ExitCode {
     }
     for (name, cache) in caches() {
         let operations = load.operations / 10;
-        let control = FenceLoad { has_fence: false, operations, invalidations: 0, cuts: 0, ..load };
+        let control = FenceLoad { source: LoadSource::NoFence, operations, invalidations: 0, cuts: 0, ..load };
         let findings = fence_load::run(control, &server, cache, seed);
         print(name, &findings);
         is_right &= findings.stale > 0;

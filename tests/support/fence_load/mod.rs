@@ -1,7 +1,7 @@
 //! A load for a cache behind a fence: programs that write, programs that read through the cache, and a link that is cut.
 //!
 //! ```text
-//! writers ──UPDATE, NOTIFY──▶ server ──▶ proxy, cut again and again ──▶ notifier ──▶ fence ──remove──▶ cache
+//! writers ──UPDATE, NOTIFY──▶ server ──▶ proxy, cut again and again ──▶ receiver ──▶ fence ──remove──▶ cache
 //! readers ──query, delay────▶ server                                                  fence ◀─get, insert─▶ cache
 //! ```
 //!
@@ -9,16 +9,19 @@
 //! before the read began, or than one that was committed before the time that `as_of` returned before the read began.
 //! Some fills are held until the invalidation of what they have read was handled: without a fence, these are the stale ones.
 
-use std::collections::{HashMap, VecDeque};
+mod history;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use notifyman::fence::{Admission, AwaitedEntry, Entry, Fence, FenceChannel, Invalidator, Lease, WhenAway};
 use notifyman::notifier::Delivery;
-use notifyman::{Backoff, Config, Connection, Notifier};
+use notifyman::{Backoff, Config, Connection, NotificationManager, Notifier};
 
+use self::history::{Change, ItemHistory, Random, changes, lock};
 use super::cluster::Cluster;
 use super::proxy::Proxy;
 
@@ -37,17 +40,25 @@ const AWAITED: u64 = 4;
 /// One fill in this many is held until its invalidation was handled, or until a time limit, because the link was cut.
 const HELD: u64 = 20;
 const HELD_LIMIT: Duration = Duration::from_millis(500);
-/// The period of the canary, and one read in this many that is judged by `as_of`.
+/// The period of the canary and its deadline, and one read in this many that is judged by `as_of`.
 const CANARY: Duration = Duration::from_millis(50);
+const CANARY_DEADLINE: Duration = Duration::from_secs(5);
 const JUDGED: u64 = 16;
-/// The commits of an item that are kept for that.
-const COMMITS: usize = 1_024;
+
+/// The way by which a cache receives its invalidations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadSource {
+    /// The control run: the same cache, whose entries are only removed, by a callback.
+    NoFence,
+    Notifier,
+    /// The events of a manager.
+    Events,
+}
 
 /// The size of a load. It ends when all numbers are reached, or after the time limit.
 #[derive(Debug, Clone, Copy)]
 pub struct FenceLoad {
-    /// `false` for the control run: the same cache, whose entries are only removed.
-    pub has_fence: bool,
+    pub source: LoadSource,
     /// Reads.
     pub operations: u64,
     pub invalidations: u64,
@@ -136,33 +147,6 @@ impl ItemCache for Mutex<HashMap<u64, CachedItem>> {
     }
 }
 
-/// The history of an item.
-#[derive(Debug, Default)]
-struct ItemHistory {
-    /// The latest version whose invalidation was handled.
-    handled: AtomicU64,
-    /// The times after commits, with the versions.
-    commits: Mutex<VecDeque<(Instant, u64)>>,
-}
-
-impl ItemHistory {
-    fn add_commit(&self, version: u64) {
-        let mut commits = lock(&self.commits);
-        commits.push_back((Instant::now(), version));
-        if commits.len() > COMMITS {
-            commits.pop_front();
-        }
-    }
-
-    /// Returns a version that was committed before a time, or zero if none is known.
-    fn committed_before(&self, time: Instant) -> u64 {
-        let commits = lock(&self.commits);
-        // Threads may have added commits out of order, but hardly by more than their number.
-        let before = commits.iter().rev().filter(|(at, _)| *at < time).take((READERS + WRITERS) as usize);
-        before.map(|(_, version)| *version).max().unwrap_or_default()
-    }
-}
-
 /// The parts that all threads share.
 struct LoadScene {
     load: FenceLoad,
@@ -187,9 +171,6 @@ pub fn run(load: FenceLoad, server: &Cluster, cache: Arc<dyn ItemCache>, seed: u
 
     let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into());
     let through_proxy = format!("postgres://postgres@{}/postgres", proxy.addr());
-    let soon = Backoff::default().first(Duration::from_millis(5)).longest(Duration::from_millis(50));
-    let notifier = Notifier::builder(through_proxy.as_str()).unwrap().reconnect(soon);
-    let notifier: Notifier<u32> = notifier.canary_at_any_pace(CANARY, Duration::from_secs(5)).start().unwrap();
     let scene = LoadScene {
         load,
         channel: Fence::new().channel("items"),
@@ -202,9 +183,12 @@ pub fn run(load: FenceLoad, server: &Cluster, cache: Arc<dyn ItemCache>, seed: u
         is_over: AtomicBool::new(false),
         findings: Mutex::default(),
     };
-    scene.subscribe(&notifier);
     let begin = Instant::now();
     thread::scope(|scope| {
+        scope.spawn(|| match load.source {
+            LoadSource::Events => scene.receive_events(&through_proxy),
+            LoadSource::Notifier | LoadSource::NoFence => scene.receive_callbacks(&through_proxy),
+        });
         for number in 0..WRITERS {
             let scene = &scene;
             scope.spawn(move || scene.write(number, Random(seed.wrapping_mul(1_000) + number + 1)));
@@ -224,25 +208,20 @@ pub fn run(load: FenceLoad, server: &Cluster, cache: Arc<dyn ItemCache>, seed: u
 }
 
 impl LoadScene {
-    fn subscribe(&self, notifier: &Notifier<u32>) {
-        let (cache, items, count) = (self.cache.clone(), self.items.clone(), self.invalidations.clone());
-        let handled = move |changes: &[Change]| {
-            for change in changes {
-                items[change.item as usize].handled.fetch_max(change.version, SeqCst);
-            }
-            count.fetch_add(1, SeqCst);
-        };
-        if self.load.has_fence {
-            let invalidator = Invalidator::new(move |n, outdated| {
-                let (changes, remove) = (changes(&n.payload()), |change: &Change| cache.remove(change.item));
-                match &changes[..] {
-                    [change] => outdated.key(&change.item, || remove(change)).unwrap(),
-                    _ => outdated.matching(|| changes.iter().for_each(remove)).unwrap(),
-                }
-                handled(&changes);
-            });
-            self.channel.subscribe(notifier, 1, invalidator).unwrap();
+    fn has_fence(&self) -> bool {
+        self.load.source != LoadSource::NoFence
+    }
+
+    // ---- invalidations ----------------------------------------------------------------------------------------------
+
+    /// Receives the invalidations by a notifier, until the load is over.
+    fn receive_callbacks(&self, url: &str) {
+        let notifier = Notifier::builder(url).unwrap().reconnect(soon());
+        let notifier: Notifier<u32> = notifier.canary_at_any_pace(CANARY, CANARY_DEADLINE).start().unwrap();
+        if self.has_fence() {
+            self.channel.subscribe(&notifier, 1, self.invalidator()).unwrap();
         } else {
+            let (cache, handled) = (self.cache.clone(), self.handler());
             let callback = move |delivery: &Delivery<'_, u32>| {
                 if let Delivery::Notification(n) = delivery {
                     let changes = changes(&n.payload().text());
@@ -251,6 +230,43 @@ impl LoadScene {
                 }
             };
             notifier.subscribe(1, "items", callback).unwrap();
+        }
+        while !self.is_over() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Receives the invalidations as events, until the load is over.
+    fn receive_events(&self, url: &str) {
+        let nm = NotificationManager::new([]).reconnect(soon()).timeout(Duration::from_millis(5));
+        let mut nm = nm.canary_at_any_pace("canary", CANARY, CANARY_DEADLINE).report_canaries();
+        let id = nm.dial(url, ["items"]).unwrap();
+        let mut events = self.channel.events(&nm, id, self.invalidator()).unwrap();
+        while !self.is_over() {
+            events.apply(&nm.next_event().unwrap());
+        }
+    }
+
+    fn invalidator(&self) -> Invalidator<u64> {
+        let (cache, handled) = (self.cache.clone(), self.handler());
+        Invalidator::new(move |n, outdated| {
+            let (changes, remove) = (changes(&n.payload()), |change: &Change| cache.remove(change.item));
+            match &changes[..] {
+                [change] => outdated.key(&change.item, || remove(change)).unwrap(),
+                _ => outdated.matching(|| changes.iter().for_each(remove)).unwrap(),
+            }
+            handled(&changes);
+        })
+    }
+
+    /// Returns a function that records handled invalidations.
+    fn handler(&self) -> impl Fn(&[Change]) + Send + 'static {
+        let (items, count) = (self.items.clone(), self.invalidations.clone());
+        move |changes| {
+            for change in changes {
+                items[change.item as usize].handled.fetch_max(change.version, SeqCst);
+            }
+            count.fetch_add(1, SeqCst);
         }
     }
 
@@ -371,7 +387,7 @@ impl LoadScene {
         }
         let is_held = random.below(HELD) == 0 && self.hold(item, db);
 
-        let admission = if !self.load.has_fence {
+        let admission = if !self.has_fence() {
             self.cache.insert(item, CachedItem::Plain(version));
             Admission::Stored
         } else if item.is_multiple_of(AWAITED) {
@@ -409,7 +425,7 @@ impl LoadScene {
         loop {
             thread::sleep(Duration::from_millis(1));
             let now = Instant::now();
-            let is_open = self.channel.is_open() || !self.load.has_fence;
+            let is_open = self.channel.is_open() || !self.has_fence();
             if !is_open {
                 away += now - last;
             }
@@ -433,6 +449,11 @@ impl LoadScene {
     }
 }
 
+/// Returns the pauses between attempts to restore the link.
+fn soon() -> Backoff {
+    Backoff::default().first(Duration::from_millis(5)).longest(Duration::from_millis(50))
+}
+
 /// Cuts the link in one of four ways.
 fn cut(proxy: &Proxy, number: u64, random: &mut Random) {
     match number % 4 {
@@ -450,37 +471,5 @@ fn cut(proxy: &Proxy, number: u64, random: &mut Random) {
             thread::sleep(random.up_to(Duration::from_millis(60)));
             proxy.resume();
         }
-    }
-}
-
-/// A change of an item, as its notification says.
-struct Change {
-    item: u64,
-    version: u64,
-}
-
-fn changes(payload: &str) -> Vec<Change> {
-    let change = |text: &str| {
-        let (item, version) = text.split_once('=')?;
-        Some(Change { item: item.parse().ok()?, version: version.parse().ok()? })
-    };
-    payload.split(' ').map(|text| change(text).unwrap()).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Numbers that depend only on the seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-
-    fn up_to(&mut self, longest: Duration) -> Duration {
-        longest * self.below(1_000) as u32 / 1_000
     }
 }
