@@ -25,8 +25,7 @@ pub(crate) struct Subscription<I: 'static> {
     /// The flag [`SILENT`], a [`Reception`] in the next three bits, and the lower bits of the generation of the LISTEN by which
     /// the subscription has begun to receive. Changed only under the lock of the notifier's state.
     state: AtomicU32,
-    observed: Option<Box<ObservedReception>>,
-    context: Arc<SubscriptionContext>,
+    context: Arc<ReceptionContext>,
 }
 
 /// The bit of the state of a subscription that is muted or has ended: items that still wait for it are not delivered.
@@ -39,6 +38,18 @@ const GENERATION: u32 = 4;
 pub(crate) struct SubscriptionContext {
     pub(crate) counters: NotifierCounters,
     pub(crate) deferred_drop: DeferredDrop,
+}
+
+/// The context of subscriptions, which those without an observer share.
+pub(crate) struct ReceptionContext {
+    notifier: Arc<SubscriptionContext>,
+    observed: Option<ObservedReception>,
+}
+
+impl ReceptionContext {
+    pub(crate) fn new(notifier: &Arc<SubscriptionContext>, observer: Option<Arc<dyn ReceptionObserver>>) -> Arc<Self> {
+        Arc::new(Self { notifier: Arc::clone(notifier), observed: observer.map(ObservedReception::new) })
+    }
 }
 
 struct BoundCallback<I> {
@@ -77,7 +88,7 @@ impl<I: 'static> Drop for Subscription<I> {
     /// A lock may be held here, so the callback is dropped later.
     fn drop(&mut self) {
         let callback = self.callback.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.context.deferred_drop.add(std::mem::replace(&mut callback.call, Box::new(|_| ())));
+        self.context.notifier.deferred_drop.add(std::mem::replace(&mut callback.call, Box::new(|_| ())));
     }
 }
 
@@ -86,8 +97,8 @@ impl<I: Clone + 'static> Subscription<I> {
         id: &I,
         channel: Arc<FanoutChannel<Self>>,
         subscriber: Arc<Subscriber<Self>>,
-        SubscriptionTarget { call, observer }: SubscriptionTarget<I>,
-        context: &Arc<SubscriptionContext>,
+        call: Box<Callback<I>>,
+        context: Arc<ReceptionContext>,
     ) -> Arc<Self> {
         Arc::new(Self {
             channel,
@@ -96,8 +107,7 @@ impl<I: Clone + 'static> Subscription<I> {
             callback: Mutex::new(BoundCallback { id: id.clone(), call }),
             place: AtomicU32::new(0),
             state: AtomicU32::new((Reception::Never as u32) << 1),
-            observed: observer.map(|observer| Box::new(ObservedReception::new(observer))),
-            context: Arc::clone(context),
+            context,
         })
     }
 
@@ -140,7 +150,7 @@ impl<I: 'static> Subscription<I> {
         let Some(replaced) = replaced else {
             self.set_place(receivers.add(Arc::clone(self)));
             drop(receivers);
-            return self.subscriber.attach(self, &self.channel, &self.context.counters);
+            return self.subscriber.attach(self, &self.channel, &self.context.notifier.counters);
         };
         let place = replaced.place();
         self.set_place(place);
@@ -148,14 +158,14 @@ impl<I: 'static> Subscription<I> {
         drop(receivers);
         replaced.inform_observer(ReceptionChange::Ended);
         self.state.store(replaced.state.load(Relaxed) & !SILENT, Relaxed);
-        self.subscriber.replace(replaced, self, &self.context.counters);
+        self.subscriber.replace(replaced, self, &self.context.notifier.counters);
     }
 
     /// Removes the subscription from the receivers of its channel. What waits stays in the queue of the subscriber.
     pub(crate) fn detach(self: &Arc<Self>) {
         self.inform_observer(ReceptionChange::Ended);
         // First, so that no pass removes from the log what the cursor has not read.
-        self.subscriber.detach(self, &self.context.counters);
+        self.subscriber.detach(self, &self.context.notifier.counters);
         let mut receivers = self.channel.lock_receivers();
         receivers.replace(self.place(), None);
         receivers.compact(Self::set_place);
@@ -163,7 +173,7 @@ impl<I: 'static> Subscription<I> {
 
     /// Queues a report. Returns `true` if the subscriber must be handed to a dispatcher.
     pub(crate) fn push_missed(self: &Arc<Self>, missed: MissedReport) -> bool {
-        self.subscriber.push_missed(self, missed, &self.context.counters)
+        self.subscriber.push_missed(self, missed, &self.context.notifier.counters)
     }
 
     pub(crate) fn is_silent(&self) -> bool {
@@ -176,7 +186,7 @@ impl<I: 'static> Subscription<I> {
 
     /// Discards all that waits for the subscription, if it is silent. Returns `false` if it is not.
     pub(crate) fn discard_if_silent(self: &Arc<Self>) -> bool {
-        self.is_silent() && self.subscriber.discard_silent(self, || self.is_silent(), &self.context.counters)
+        self.is_silent() && self.subscriber.discard_silent(self, || self.is_silent(), &self.context.notifier.counters)
     }
 
     pub(crate) fn reception(&self) -> Reception {
@@ -203,18 +213,18 @@ impl<I: 'static> Subscription<I> {
     }
 
     pub(crate) fn inform_observer(&self, change: ReceptionChange) {
-        if let Some(observed) = &self.observed {
+        if let Some(observed) = &self.context.observed {
             observed.inform(change);
         }
     }
 
     pub(crate) fn is_observed(&self) -> bool {
-        self.observed.is_some()
+        self.context.observed.is_some()
     }
 
     /// Records that a canary has arrived. Returns `true` if a visit can prove that it has been passed.
     pub(crate) fn pass_canary(&self, sent: Instant) -> bool {
-        let Some(observed) = self.observed.as_ref().filter(|_| self.reception() == Reception::Receiving) else {
+        let Some(observed) = self.context.observed.as_ref().filter(|_| self.reception() == Reception::Receiving) else {
             return false;
         };
         observed.pass_canary(sent, self.channel.head());
@@ -224,12 +234,12 @@ impl<I: 'static> Subscription<I> {
     /// Returns the canary that a visit can prove, at its beginning.
     #[inline]
     pub(crate) fn canary(&self) -> Option<PassingCanary> {
-        self.observed.as_ref()?.canary()
+        self.context.observed.as_ref()?.canary()
     }
 
     /// Reports that a visit has handed out everything up to the head `until`.
     pub(crate) fn catch_up(&self, canary: PassingCanary, until: u64) {
-        if let Some(observed) = &self.observed {
+        if let Some(observed) = &self.context.observed {
             observed.catch_up(canary, until);
         }
     }
@@ -246,7 +256,7 @@ impl<I: 'static> Subscription<I> {
     pub(crate) fn mute(self: &Arc<Self>) {
         self.stop_receiving(Reception::Muted);
         self.set_silent(true);
-        self.subscriber.pause(self, &self.context.counters);
+        self.subscriber.pause(self, &self.context.notifier.counters);
     }
 
     /// Unmutes the subscription. One that had been receiving must wait for
@@ -254,7 +264,7 @@ impl<I: 'static> Subscription<I> {
     pub(crate) fn unmute(self: &Arc<Self>) {
         self.set_silent(false);
         if self.reception() != Reception::Muted {
-            self.subscriber.receive(self, None, &self.context.counters);
+            self.subscriber.receive(self, None, &self.context.notifier.counters);
         }
     }
 
@@ -274,7 +284,7 @@ impl<I: 'static> Subscription<I> {
         };
         self.set_reception(Reception::Receiving);
         let report = reason.map(|reason| MissedReport::new(reason, 0));
-        let is_scheduled = self.subscriber.receive(self, report, &self.context.counters);
+        let is_scheduled = self.subscriber.receive(self, report, &self.context.notifier.counters);
         // From here on the callback is called for everything.
         self.inform_observer(ReceptionChange::Listening);
         is_scheduled

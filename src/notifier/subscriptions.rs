@@ -16,7 +16,9 @@ use crate::notifier::queue::Queue;
 use crate::notifier::receivers::ReceiverSnapshot;
 use crate::notifier::registry::Registry;
 use crate::notifier::subscriber::Subscriber;
-use crate::notifier::subscription::{Reception, Subscription, SubscriptionContext, SubscriptionTarget};
+use crate::notifier::subscription::{
+    Reception, ReceptionContext, Subscription, SubscriptionContext, SubscriptionTarget,
+};
 
 pub(crate) struct Subscriptions<I: 'static> {
     pub(crate) registry: Registry<I, Arc<Subscription<I>>>,
@@ -25,6 +27,8 @@ pub(crate) struct Subscriptions<I: 'static> {
     context: Arc<SubscriptionContext>,
     /// The subscriptions that have an observer.
     observed: Vec<Weak<Subscription<I>>>,
+    /// The context of all others.
+    unobserved: Arc<ReceptionContext>,
     /// Subscribers without a subscription whose callback may still run. One that subscribes again waits for it to return.
     departed: HashMap<I, Weak<Subscriber<Subscription<I>>>>,
     /// The number of departed subscribers from which on those without a callback that may run are removed.
@@ -47,6 +51,7 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
             channels: Arc::default(),
             context: Arc::clone(context),
             observed: Vec::new(),
+            unobserved: ReceptionContext::new(context, None),
             departed: HashMap::new(),
             departed_max: 16,
             disconnected: Arc::default(),
@@ -71,7 +76,12 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
                 departed.unwrap_or_else(|| Arc::new(Subscriber::new(Arc::clone(queue))))
             }
         };
-        let subscription = Subscription::new(id, self.channels.channel(channel), subscriber, target, &self.context);
+        let SubscriptionTarget { call, observer } = target;
+        let context = match observer {
+            Some(_) => ReceptionContext::new(&self.context, observer),
+            None => Arc::clone(&self.unobserved),
+        };
+        let subscription = Subscription::new(id, self.channels.channel(channel), subscriber, call, context);
         if subscription.is_observed() {
             self.observed.retain(|observed| observed.strong_count() > 0);
             self.observed.push(Arc::downgrade(&subscription));

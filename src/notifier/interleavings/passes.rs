@@ -19,7 +19,7 @@ use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::panic_log::PanicLog;
 use crate::notifier::queue::Queue;
 use crate::notifier::subscriber::Subscriber;
-use crate::notifier::subscription::{Callback, Subscription, SubscriptionContext};
+use crate::notifier::subscription::{Callback, ReceptionContext, Subscription, SubscriptionContext};
 use crate::sync::explore::run;
 
 /// A channel whose subscriptions one dispatching thread serves, until it has made a number of calls.
@@ -61,8 +61,13 @@ impl ServedChannel {
             }
         });
         let subscriber = Arc::new(Subscriber::new(Queue::default()));
-        let subscription =
-            Subscription::new(&id, Arc::clone(&self.channel), subscriber, callback.into(), &self.context);
+        let subscription = Subscription::new(
+            &id,
+            Arc::clone(&self.channel),
+            subscriber,
+            callback,
+            ReceptionContext::new(&self.context, None),
+        );
         subscription.attach(None);
         assert!(!subscription.start_receiving(1));
         subscription
