@@ -357,7 +357,7 @@
 //!
 //! # Features
 //!
-//! None is on by default. The crate needs Rust 1.88 or later, and Linux or macOS.
+//! None is on by default. The crate needs Rust 1.88 or later, and Linux or macOS. The examples are written in the edition 2024.
 //!
 //! | feature | effect | crates |
 //! |---|---|---|

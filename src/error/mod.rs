@@ -37,7 +37,7 @@ pub(crate) const LOGGING_IN: &str = "logging in";
 ///
 /// # Display
 ///
-/// `{error:#}` is the whole error in one line, with its cause: print this, unless a reporter prints the sources. `{error:#}` leaves
+/// `{error:#}` is the whole error in one line, with its cause: print this, unless a reporter prints the sources. `{error}` leaves
 /// out the text of the [`source`](std::error::Error::source). An error that could not connect, a system call that failed and SQL
 /// of `after_connect` that failed have a source; all other errors are complete.
 ///
@@ -172,6 +172,11 @@ pub enum Error {
         /// The alternative.
         instead: &'static str,
     },
+    /// The id has a callback for the channel already, which a fence does not replace.
+    AlreadySubscribed {
+        /// The channel.
+        channel: Box<str>,
+    },
     /// The connection does not listen to the channel whose notifications were to be applied.
     NotListening {
         /// The channel.
@@ -221,6 +226,7 @@ impl Error {
                 | Error::NotRunning
                 | Error::InsideCallback { .. }
                 | Error::InsideFence
+                | Error::AlreadySubscribed { .. }
                 | Error::NotListening { .. }
                 | Error::TicketSpent
                 | Error::Cancelling

@@ -84,6 +84,10 @@ impl Display for Error {
             Error::InsideCallback { instead } => {
                 write!(f, "this call blocks, and inside a callback it would never return: {instead}")
             }
+            Error::AlreadySubscribed { channel } => write!(
+                f,
+                "the subscriber has a callback for channel {channel:?} already: unsubscribe it first, or use another id"
+            ),
             Error::NotListening { channel } => write!(
                 f,
                 "the connection does not listen to {channel:?}: listen first, or name the channel when it is dialled"

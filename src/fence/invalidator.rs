@@ -107,7 +107,7 @@ impl<K: Hash + 'static> Invalidator<K> {
         mut hand_over: impl FnMut(Removal<K>) + Send + 'static,
     ) -> Self {
         Self::new(move |n, outdated| {
-            if let Some(removal) = key_of(n).and_then(|key| outdated.begin_removal(key)) {
+            if let Some(removal) = key_of(n).and_then(|key| outdated.begin_removal(key).ok()) {
                 hand_over(removal);
             }
         })
@@ -181,11 +181,17 @@ impl<'c, K> Outdated<'c, K> {
         Self { channel, is_handled: Cell::new(false), key: PhantomData }
     }
 
-    fn begin_removal(&self, key: K) -> Option<Removal<K>>
+    /// Refuses fills of a key that have begun, and returns its removal, for a cache whose removals are awaited: pass it on to a
+    /// task. For notifications with several keys, call it for each.
+    ///
+    /// # Errors
+    ///
+    /// As for [`key`](Self::key).
+    pub fn begin_removal(&self, key: K) -> Result<Removal<K>, Error>
     where
         K: Hash,
     {
-        self.handled(|| Removal::begin(self.channel, key)).ok()
+        self.handled(|| Removal::begin(self.channel, key))
     }
 
     fn handled<T>(&self, invalidate: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {

@@ -98,7 +98,7 @@ pub struct FenceStats {
     pub is_open: bool,
     /// Everything committed before this time has been applied: see [`FenceChannel::as_of`].
     pub as_of: Option<Instant>,
-    /// The number of times that everything was forgotten.
+    /// The number of the epoch, which begins at 1: another one begins whenever everything is forgotten.
     pub epoch: u64,
     /// The number of invalidations.
     pub invalidated: u64,
@@ -273,6 +273,31 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
         self.core.invalidate(self.core.stripe_of(key), |_| remove())
     }
 
+    /// Invalidates a key of a cache whose removal is awaited: refuses its fills that have begun, and returns the removal to end
+    /// once the cache no longer has the key. Until then no entry that shares the key's stripe is fresh.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), notifyman::Error> {
+    /// # struct Cache;
+    /// # impl Cache { async fn remove(&self, _: &u64) {} }
+    /// # let cache = Cache;
+    /// use notifyman::fence::Fence;
+    ///
+    /// let prices = Fence::new().channel::<u64>("prices");
+    /// let removal = prices.begin_removal(42)?;
+    /// cache.remove(removal.key()).await;
+    /// removal.done();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`invalidate`](Self::invalidate).
+    pub fn begin_removal(&self, key: K) -> Result<Removal<K>, Error> {
+        Removal::begin(&self.core, key)
+    }
+
     /// Invalidates any number of keys: refuses all fills of the channel that have begun, and calls `remove` to remove the
     /// keys from the cache. What stays there stays fresh.
     ///
@@ -321,10 +346,11 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     ///
     /// It is the time at which the latest canary was sent that has come back, behind all notifications before it. So it needs
     /// [`NotifierBuilder::canary`](crate::notifier::NotifierBuilder::canary), or
-    /// [`report_canaries`](NotificationManager::report_canaries), and is never finer than the period of the canary. `None` while the
-    /// connection is away, after notifications were dropped, until the next canary, and without a canary.
+    /// [`report_canaries`](NotificationManager::report_canaries), and is never finer than the period of the canary, or its deadline if
+    /// that is longer. `None` while the connection is away, after notifications were dropped, until the next canary, and without
+    /// a canary.
     ///
-    /// Note the latest time, and raise an alarm if it is too long ago: then invalidations do not arrive, or the callbacks are
+    /// Keep the latest time, and raise an alarm if it is too long ago: then invalidations do not arrive, or the callbacks are
     /// too slow. The [module](self#how-fresh-it-is) has an example.
     #[doc(alias("freshness", "staleness", "lag"))]
     pub fn as_of(&self) -> Option<Instant> {
@@ -377,13 +403,18 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     /// Subscribes the channel at a notifier, with the name of this channel and this id, and waits until the server has
     /// acknowledged that: from then on the channel is open. The [module](self) has an example.
     ///
-    /// Muting, a stop of the notifier and unsubscribing close it; a loss of the session makes it away until the session is
-    /// restored, when everything is forgotten. A second subscription, for another database, needs another id, and the channel
-    /// is open only while both are.
+    /// The id is any value by which the subscription is muted and ended later. An id has one callback for a channel, so each
+    /// subscription needs one of its own, also if two channels of a fence have the same name. One channel can have several
+    /// subscriptions, for several databases, and is open only while all of them are.
+    ///
+    /// Muting, a stop of the notifier and unsubscribing close the channel; a loss of the session makes it away until the session is
+    /// restored, when everything is forgotten. So does a [`Queue`](crate::notifier::Queue) that is full, and one with
+    /// [`Policy::Disconnect`](crate::notifier::Policy::Disconnect) ends the subscription.
     ///
     /// # Errors
     ///
-    /// As for [`Notifier::subscribe`]. The channel is closed then, unless it has another subscription.
+    /// As for [`Notifier::subscribe`], and [`Error::AlreadySubscribed`] if the id has a callback for the channel. The channel
+    /// is closed then, unless it has another subscription.
     pub fn subscribe<I>(&self, notifier: &Notifier<I>, id: I, invalidator: Invalidator<K>) -> Result<(), Error>
     where
         I: Clone + Eq + Hash + Send + 'static,
@@ -396,7 +427,7 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     ///
     /// # Errors
     ///
-    /// As for [`Notifier::subscribe_ticket`].
+    /// As for [`Notifier::subscribe_ticket`], and [`Error::AlreadySubscribed`].
     pub fn subscribe_ticket<I>(
         &self,
         notifier: &Notifier<I>,

@@ -250,8 +250,8 @@ impl NotificationManager {
     /// receives those of the others: with 100 programs of one session each and a period of a second, the server wakes 10,000
     /// sessions a second, which takes 15 % of a processor.
     ///
-    /// The certificate of a [fence](crate::fence), [`as_of`](crate::fence::FenceChannel::as_of), is never finer than the
-    /// period.
+    /// A canary is sent only after the deadline of the last one, so the interval is the longer of the two times. The
+    /// certificate of a [fence](crate::fence), [`as_of`](crate::fence::FenceChannel::as_of), is never finer than that.
     ///
     /// # Limits
     ///

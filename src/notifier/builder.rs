@@ -158,7 +158,8 @@ impl NotifierBuilder {
     /// [`NotificationManager::canary`](crate::NotificationManager::canary).
     ///
     /// A [fence](crate::fence) learns by the canary how fresh it is: its
-    /// [`as_of`](crate::fence::FenceChannel::as_of) is never finer than the period.
+    /// [`as_of`](crate::fence::FenceChannel::as_of) is never finer than the interval, which is the longer of the period and the
+    /// deadline.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -215,7 +216,8 @@ impl NotifierBuilder {
     /// Starts the notifier even if a server cannot be reached, and keeps trying to connect. By default, the start fails.
     ///
     /// An error that trying again cannot fix, such as a wrong password, is reported by [`Notifier::state`] and to the
-    /// subscribers.
+    /// subscribers. While a server cannot be reached, [`Notifier::subscribe`] waits for it up to the call timeout, and then
+    /// fails: use [`Notifier::subscribe_ticket`]. The feature `tracing` writes the reason of each failure.
     ///
     /// ```
     /// use notifyman::Notifier;

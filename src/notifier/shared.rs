@@ -251,6 +251,10 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
         let mut target = Some(target);
         self.listen_and_wait(at, |database, actions| {
             database.check_channel(channel)?;
+            let is_observed = target.as_ref().is_some_and(|target| target.observer.is_some());
+            if is_observed && database.subscriptions.registry.get(id, channel).is_some() {
+                return Err(Error::AlreadySubscribed { channel: channel.into() });
+            }
             let Some(target) = target.take() else { return Err(Error::NotRunning) };
             let subscription = database.subscriptions.create(id, channel, target, &self.settings.queue);
             let undo = database.subscribe(id, subscription, actions);

@@ -132,6 +132,12 @@ fn f02_a_subscription_that_fails_leaves_the_one_before() {
     assert!(matches!(error, Error::Value(_)), "{error}");
     let prices = fence.channel::<u64>("prices");
     prices.subscribe(&n, 1, cache.invalidator()).unwrap();
+    // Another channel of the same name, for keys of another type.
+    let other = fence.channel::<u32>("prices");
+    let error = other.subscribe(&n, 1, Invalidator::by_key(|_| None, |_| ())).unwrap_err();
+    assert!(matches!(error, Error::AlreadySubscribed { .. }), "{error}");
+    let error = prices.subscribe(&n, 1, cache.invalidator()).unwrap_err();
+    assert!(matches!(error, Error::AlreadySubscribed { .. }) && prices.is_open(), "{error}");
     n.stop();
     let error = prices.subscribe(&n, 2, cache.invalidator()).unwrap_err();
     assert!(matches!(error, Error::NotRunning), "{error}");
@@ -247,6 +253,12 @@ fn f05_an_awaited_removal_is_pending_until_it_is_done() {
     removal.done();
     assert_eq!(during.fresh(&old), None, "the cache may have been read before the removal");
     assert_eq!(fresh(&fill(&mut db)).as_deref(), Some("new"));
+
+    // A removal of the program's own.
+    let stored = fill(&mut db);
+    let removal = prices.begin_removal(1).unwrap();
+    assert_eq!(fresh(&stored), None);
+    removal.done();
 
     // One that cannot be handed over forgets everything.
     let epoch = prices.stats().epoch;

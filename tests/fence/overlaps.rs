@@ -55,3 +55,23 @@ fn f07_a_notification_before_the_commit_of_the_change_leaves_a_stale_value() {
     set_price(&mut writer, 1, "newer");
     eventually("the key is removed", || cache.fresh(&prices, 1).is_none());
 }
+
+#[test]
+fn f07_the_trigger_of_the_documentation_sends_the_keys_before_and_after_a_change() {
+    const PAGE: &str = include_str!("../../src/docs/caching.md");
+    let sql = PAGE.split("```sql").find(|part| part.contains("CREATE FUNCTION")).unwrap().split("```").next().unwrap();
+    let server = server::start(Options::new());
+    let (mut db, mut listener) = (connect(&server.url()), connect(&server.url()));
+    db.query("CREATE TABLE price (item bigint PRIMARY KEY, amount text)").unwrap();
+    let is_old = crate::support::server::major(&db) < 11;
+    db.query(&if is_old { sql.replace("EXECUTE FUNCTION", "EXECUTE PROCEDURE") } else { sql.to_owned() }).unwrap();
+    listener.listen(["prices"]).unwrap();
+    for change in
+        ["INSERT INTO price VALUES (1, 'a')", "UPDATE price SET item = 2", "DELETE FROM price", "TRUNCATE price"]
+    {
+        db.query(change).unwrap();
+    }
+    let received = crate::support::server::next(&mut listener, 5);
+    let payloads: Vec<_> = received.iter().map(|(_, payload)| payload.as_str()).collect();
+    assert_eq!(payloads, ["1", "1", "2", "2", "all"]);
+}

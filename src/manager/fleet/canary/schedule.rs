@@ -140,7 +140,7 @@ impl<K: Copy + Ord> CanarySchedule<K> {
             CanaryPhase::Resting | CanaryPhase::Sent(_) => CanaryDue::Send(database),
             CanaryPhase::InFlight => {
                 let payload = group.payload.clone();
-                self.rest(&database, now);
+                self.rest(&database, Some(now));
                 CanaryDue::Ask(database, payload)
             }
         })
@@ -175,7 +175,7 @@ impl<K: Copy + Ord> CanarySchedule<K> {
     /// Records that the server has refused the canary.
     pub(crate) fn refused(&mut self, by: K, now: Instant) {
         if let Some((database, _)) = self.sent_by(by) {
-            self.rest(&database, now);
+            self.rest(&database, self.soon(now));
         }
     }
 
@@ -199,12 +199,12 @@ impl<K: Copy + Ord> CanarySchedule<K> {
         matches!(group.phase, CanaryPhase::Sent(sender) if sender == by).then_some((database, group))
     }
 
-    /// Waits for the end of the period that began with the last canary, and for a while if the sender took all of it.
-    fn rest(&mut self, database: &Arc<str>, now: Instant) {
+    /// Waits for the end of the period that began with the last canary, but at least until `earliest`.
+    fn rest(&mut self, database: &Arc<str>, earliest: Option<Instant>) {
         let Some(group) = self.groups.get_mut(database) else { return };
         group.phase = CanaryPhase::Resting;
         let next = group.sent.and_then(|(at, _)| at.checked_add(self.pace.period));
-        self.wake(database, next.max(self.soon(now)));
+        self.wake(database, next.max(earliest));
     }
 
     fn soon(&self, now: Instant) -> Option<Instant> {
@@ -265,6 +265,21 @@ mod tests {
             assert_eq!(schedule.due(deadline), Some(CanaryDue::Ask("db".into(), "canary".into())));
             assert_eq!(schedule.next, Some(now + PACE.period), "and the period from the sending");
             now += PACE.period;
+        }
+    }
+
+    #[test]
+    fn m16_a_canary_follows_the_deadline_of_the_last_one_if_that_is_longer_than_the_period() {
+        for (period, deadline, interval) in [(1, 1, 1), (1, 3, 3), (3, 1, 3)] {
+            let pace = CanaryPace { period: period * SECOND, deadline: deadline * SECOND };
+            let mut schedule = CanarySchedule::new(pace);
+            let start = Instant::now();
+            schedule.join(1, "db", start, &mut Jitter::new(3));
+            let first = schedule.next.unwrap();
+            send(&mut schedule, first);
+            schedule.committed(1, first);
+            assert!(matches!(schedule.due(first + pace.deadline), Some(CanaryDue::Ask(..))));
+            assert_eq!(schedule.next, Some(first + interval * SECOND));
         }
     }
 
