@@ -13,6 +13,7 @@ use crate::fence::floors::{Floors, QuestionSink};
 
 use crate::fence::source::{SourceId, Sources};
 use crate::fence::stripe::{LockedStripe, Reentered, Stripe};
+use crate::manager::ConnId;
 use crate::sync::atomic::{AtomicU64, Ordering::*};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -229,9 +230,9 @@ impl ChannelCore {
     }
 
     /// Adds a source, from which nothing arrives yet.
-    pub(crate) fn add_source(&self) -> SourceId {
+    pub(crate) fn add_source(&self, conn: Option<ConnId>) -> SourceId {
         let mut sources = self.sources();
-        let id = sources.add();
+        let id = sources.add(conn);
         self.epoch.set(sources.state());
         id
     }
@@ -286,7 +287,7 @@ impl ChannelCore {
         }
     }
 
-    /// Lets the program ask the primary, if that is due. No lock is held.
+    /// Lets the program ask the primary, if that is due. Outside of closures, no lock is held.
     pub(crate) fn ask_for_floors(&self) {
         if let Some(floors) = &self.fence.floors {
             floors.ask();
@@ -302,7 +303,7 @@ mod tests {
     #[test]
     fn f02_a_source_that_is_back_forgets_also_while_another_one_is_away() {
         let channel = ChannelCore::new(&Arc::new(FenceCore::new(1, None)), "prices", 0);
-        let (a, b) = (channel.add_source(), channel.add_source());
+        let (a, b) = (channel.add_source(None), channel.add_source(None));
         [a, b].iter().for_each(|source| channel.set_source(*source, LinkState::Open));
         [a, b].iter().for_each(|source| channel.set_source(*source, LinkState::Away));
         let mut entry = None;

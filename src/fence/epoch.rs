@@ -58,9 +58,16 @@ impl sealed::Sealed for Serve {
 impl WhenAway for Bypass {}
 impl WhenAway for Serve {}
 
+/// The number of channels that have been created in this process, which makes the epochs of each channel its own: an entry that
+/// another channel stored is never fresh.
+static CHANNELS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+/// The place of the number of a channel in the word.
+const CHANNEL: u32 = 40;
+
 impl Default for Epoch {
     fn default() -> Self {
-        Self(AtomicU64::new(STEP | CLOSED))
+        let channel = CHANNELS.fetch_add(1, Relaxed);
+        Self(AtomicU64::new((channel << CHANNEL) | STEP | CLOSED))
     }
 }
 
@@ -91,7 +98,7 @@ impl Epoch {
 
     /// Returns the number of epochs that have ended.
     pub(crate) fn number(&self) -> u64 {
-        self.0.load(Acquire) / STEP
+        (self.0.load(Acquire) & ((1 << CHANNEL) - 1)) / STEP
     }
 
     pub(crate) fn state(&self) -> LinkState {

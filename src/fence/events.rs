@@ -38,7 +38,7 @@ impl<K> FencedEvents<K> {
         invalidator: Invalidator<K>,
     ) -> Result<Self, Error> {
         let name = &*channel.name;
-        let source = ChannelSource::new(channel);
+        let source = ChannelSource::new(channel, Some(conn));
         if let Some(db) = nm.get(conn) {
             if !db.link().channels().any(|channel| channel == name) {
                 return Err(Error::NotListening { channel: name.into() });
@@ -125,7 +125,7 @@ mod tests {
     fn followed() -> (Arc<ChannelCore>, FencedEvents<u64>) {
         let channel = Arc::new(ChannelCore::new(&Arc::new(FenceCore::new(4, None)), "c", 0));
         let invalidator = Invalidator::by_key(|n| n.payload().parse().ok(), |_| ());
-        let source = ChannelSource::new(&channel);
+        let source = ChannelSource::new(&channel, None);
         source.set(LinkState::Open);
         (channel, FencedEvents { source, conn: ConnId::for_test(1), invalidator })
     }

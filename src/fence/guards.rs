@@ -24,7 +24,7 @@ fn open_channel() -> (Arc<ChannelCore>, SourceId, Questions) {
     let asked = Arc::clone(&questions);
     let fence = FenceCore::new(4, Some(Box::new(move |question| asked.lock().unwrap().push(question))));
     let channel = Arc::new(ChannelCore::new(&Arc::new(fence), "c", 0));
-    let source = channel.add_source();
+    let source = channel.add_source(None);
     channel.set_source(source, LinkState::Open);
     (channel, source, questions)
 }
@@ -173,7 +173,7 @@ fn f01_a_notification_without_an_invalidation_and_one_that_panics_forget() {
 fn f02_a_source_that_is_back_forgets_what_it_missed_whatever_others_do() {
     for other in [LinkState::Closed, LinkState::Away, LinkState::Open] {
         let (channel, first, _) = open_channel();
-        let second = channel.add_source();
+        let second = channel.add_source(None);
         channel.set_source(second, other);
         channel.set_source(first, LinkState::Away);
         let (missed, epoch) = (channel.begin::<Serve>(0), channel.epoch.number());
@@ -186,21 +186,45 @@ fn f02_a_source_that_is_back_forgets_what_it_missed_whatever_others_do() {
 }
 
 #[test]
-fn f02_the_last_source_closes_the_channel_and_others_change_nothing() {
+fn f02_a_source_that_ends_closes_the_channel_until_another_one_is_open() {
     let (channel, first, _) = open_channel();
-    let second = channel.add_source();
+    let second = channel.add_source(None);
     assert_eq!(channel.epoch.state(), LinkState::Closed, "nothing arrives from the second yet");
-    channel.set_source(second, LinkState::Open);
-    let (entry, epoch) = (stored(&channel), channel.epoch.number());
     channel.remove_source(second);
-    assert_eq!((channel.epoch.state(), channel.epoch.number()), (LinkState::Open, epoch));
-    assert!(channel.fresh::<Bypass, _>(&entry).is_some());
-    channel.remove_source(first);
-    channel.remove_source(first);
+    assert_eq!(channel.epoch.state(), LinkState::Open, "it has protected nothing");
+    let second = channel.add_source(None);
+    channel.set_source(second, LinkState::Open);
+    let entry = stored(&channel);
+    channel.remove_source(second);
+    assert_eq!(channel.epoch.state(), LinkState::Closed, "its keys are not invalidated any more");
     assert!(channel.fresh::<Serve, _>(&entry).is_none());
-    assert_eq!(channel.epoch.state(), LinkState::Closed);
+    let third = channel.add_source(None);
+    channel.set_source(third, LinkState::Open);
+    assert_eq!(channel.epoch.state(), LinkState::Open);
+    assert!(channel.fresh::<Bypass, _>(&entry).is_none());
+    for source in [first, first, third] {
+        channel.remove_source(source);
+        assert_eq!(channel.epoch.state(), LinkState::Closed);
+    }
     channel.prove(first, Some(clock::now()));
     assert_eq!(channel.as_of(), None);
+}
+
+#[test]
+fn f02_a_closed_source_is_not_away_when_its_connection_is_lost() {
+    let (channel, source, _) = open_channel();
+    channel.set_source(source, LinkState::Closed);
+    channel.set_source(source, LinkState::Away);
+    assert_eq!(channel.epoch.state(), LinkState::Closed);
+    assert!(!channel.begin::<Serve>(0).epoch.is_open());
+}
+
+#[test]
+fn f02_an_entry_of_another_channel_or_fence_is_not_fresh() {
+    let (one, other) = (open_channel().0, open_channel().0);
+    let entry = stored(&one);
+    assert!(one.fresh::<Bypass, _>(&entry).is_some());
+    assert!(other.fresh::<Bypass, _>(&entry).is_none());
 }
 
 // ---- standbys -------------------------------------------------------------------------------------------------------
@@ -208,7 +232,7 @@ fn f02_the_last_source_closes_the_channel_and_others_change_nothing() {
 #[test]
 fn f04_without_a_way_to_ask_the_primary_fills_from_standbys_are_refused() {
     let channel = Arc::new(ChannelCore::new(&Arc::new(FenceCore::new(4, None)), "c", 0));
-    channel.set_source(channel.add_source(), LinkState::Open);
+    channel.set_source(channel.add_source(None), LinkState::Open);
     assert_eq!(fill_on_standby(&channel, u64::MAX), Admission::Behind);
     assert!(lease(&channel, 0).admit((), |_| ()).is_stored());
 }

@@ -60,7 +60,7 @@ impl FencedRow {
         let asked = Arc::clone(&questions);
         let fence = FenceCore::new(1, Some(Box::new(move |question| asked.lock().unwrap().push(question))));
         let channel = Arc::new(ChannelCore::new(&Arc::new(fence), "rows", 0));
-        let source = channel.add_source();
+        let source = channel.add_source(None);
         channel.set_source(source, LinkState::Open);
         Arc::new(Self {
             channel,
@@ -187,7 +187,7 @@ impl FencedRow {
         self.commit();
         let handled = self.committed.load(SeqCst);
         self.handled(handled);
-        *source = self.channel.add_source();
+        *source = self.channel.add_source(None);
         self.channel.set_source(*source, LinkState::Open);
     }
 

@@ -196,7 +196,10 @@ impl FenceBuilder {
 impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     // ---- reading and filling ----------------------------------------------------------------------------------------
 
-    /// Returns the value of an entry, or `None` if it may be stale: read it again then.
+    /// Returns the value of an entry that has just been looked up in the cache, or `None` if it may be stale: read it again then.
+    ///
+    /// Look the entry up for each read. One that is kept from an earlier read is not removed by an invalidation of its key, so it
+    /// stays fresh.
     ///
     /// ```
     /// use std::collections::HashMap;
@@ -405,7 +408,8 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
     ///
     /// The id is any value by which the subscription is muted and ended later. An id has one callback for a channel, so each
     /// subscription needs one of its own, also if two channels of a fence have the same name. One channel can have several
-    /// subscriptions, for several databases, and is open only while all of them are.
+    /// subscriptions, for several databases, and is open only while all of them are. If one ends, the channel stays closed until
+    /// another one is made. For certificates that are as fresh as they can be, give each channel an id of its own.
     ///
     /// Muting, a stop of the notifier and unsubscribing close the channel; a loss of the session makes it away until the session is
     /// restored, when everything is forgotten. So does a [`Queue`](crate::notifier::Queue) that is full, and one with

@@ -3,12 +3,14 @@
 use std::time::Instant;
 
 use crate::fence::epoch::LinkState;
+use crate::manager::ConnId;
 
 /// Identifies a source of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SourceId(u64);
 
-/// The sources of a channel. All of them must be open for the channel to be.
+/// The sources of a channel. All of them must be open for the channel to be. One that has ended keeps the channel closed until
+/// another one is added: what it protected is protected no more.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
     last: u64,
@@ -18,33 +20,55 @@ pub(crate) struct Sources {
 #[derive(Debug)]
 struct Source {
     id: SourceId,
+    /// The connection of a manager. Another source with the same one takes its place.
+    conn: Option<ConnId>,
     state: LinkState,
     as_of: Option<Instant>,
+    was_open: bool,
+    has_ended: bool,
 }
 
 impl Sources {
-    pub(crate) fn add(&mut self) -> SourceId {
+    pub(crate) fn add(&mut self, conn: Option<ConnId>) -> SourceId {
         self.last += 1;
         let id = SourceId(self.last);
-        self.all.push(Source { id, state: LinkState::Closed, as_of: None });
+        self.all.retain(|source| !source.has_ended);
+        self.push(id, conn, LinkState::Closed);
         id
     }
 
+    fn push(&mut self, id: SourceId, conn: Option<ConnId>, state: LinkState) {
+        let was_open = state == LinkState::Open;
+        self.all.push(Source { id, conn, state, as_of: None, was_open, has_ended: false });
+    }
+
+    /// Ends a source. One that has never been open is removed.
     pub(crate) fn remove(&mut self, id: SourceId) {
-        self.all.retain(|source| source.id != id);
+        let Some(ended) = self.get_mut(id) else { return };
+        (ended.state, ended.as_of, ended.has_ended) = (LinkState::Closed, None, true);
+        let (conn, was_open) = (ended.conn, ended.was_open);
+        let is_replaced = conn.is_some() && self.all.iter().any(|other| other.conn == conn && other.id != id);
+        if !was_open || is_replaced {
+            self.all.retain(|source| source.id != id);
+        }
     }
 
     fn get_mut(&mut self, id: SourceId) -> Option<&mut Source> {
         self.all.iter_mut().find(|source| source.id == id)
     }
 
-    /// Changes the state of a source. Returns `false` if it had that state already.
+    /// Changes the state of a source. Returns `false` if it had that state already, or nothing arrived from it before its
+    /// connection was lost.
     pub(crate) fn set(&mut self, id: SourceId, state: LinkState) -> bool {
         match self.get_mut(id) {
             Some(source) if source.state == state => return false,
-            Some(source) => (source.state, source.as_of) = (state, None),
-            // A subscription that had been replaced is back, because the other one was refused.
-            None if state == LinkState::Open => self.all.push(Source { id, state, as_of: None }),
+            Some(source) if state == LinkState::Away && source.state == LinkState::Closed => return false,
+            Some(source) => {
+                (source.state, source.as_of) = (state, None);
+                // A subscription that had been replaced is back, because the other one was refused.
+                (source.was_open, source.has_ended) = (source.was_open || state == LinkState::Open, false);
+            }
+            None if state == LinkState::Open => self.push(id, None, state),
             None => return false,
         }
         true
@@ -86,36 +110,40 @@ mod tests {
             const STATES: [LinkState; 3] = [LinkState::Closed, LinkState::Away, LinkState::Open];
             let start = crate::clock::now();
             let mut sources = Sources::default();
-            let ids = [0, 1, 2].map(|_| sources.add());
-            let mut naive = [Some((LinkState::Closed, None)); 3];
+            let ids = [0, 1, 2].map(|_| sources.add(None));
+            // The state, the proof, and `true` once it was open.
+            let mut naive = [Some((LinkState::Closed, None, false)); 3];
             for (second, (at, change)) in changes.into_iter().enumerate() {
                 let proof = start + Duration::from_secs(second as u64);
                 match (STATES.get(change), &mut naive[at]) {
                     (Some(state), it) => {
-                        let before = it.map(|(state, _)| state);
-                        let is_change = before != Some(*state) && (before.is_some() || *state == LinkState::Open);
+                        let is_change = match it {
+                            None => *state == LinkState::Open,
+                            Some((before, ..)) => before != state && (*before, *state) != (LinkState::Closed, LinkState::Away),
+                        };
                         if is_change {
-                            *it = Some((*state, None));
+                            let was_open = *state == LinkState::Open || it.is_some_and(|(_, _, was_open)| was_open);
+                            *it = Some((*state, None, was_open));
                         }
                         prop_assert_eq!(sources.set(ids[at], *state), is_change);
                     }
                     (None, it) if change == 5 => {
-                        *it = None;
+                        *it = it.filter(|(_, _, was_open)| *was_open).map(|_| (LinkState::Closed, None, true));
                         sources.remove(ids[at]);
                     }
                     (None, it) => {
                         let proof = (change == 3).then_some(proof);
-                        if let Some((LinkState::Open, last)) = it {
+                        if let Some((LinkState::Open, last, _)) = it {
                             *last = proof;
                         }
                         sources.prove(ids[at], proof);
                     }
                 }
                 let all = || naive.iter().flatten();
-                let is_all = |wanted| all().count() > 0 && all().all(|(state, _)| *state >= wanted);
+                let is_all = |wanted| all().count() > 0 && all().all(|(state, ..)| *state >= wanted);
                 prop_assert_eq!(sources.state() == LinkState::Open, is_all(LinkState::Open));
                 prop_assert_eq!(sources.state() >= LinkState::Away, is_all(LinkState::Away));
-                let proofs: Option<Vec<_>> = all().map(|(_, proof)| *proof).collect();
+                let proofs: Option<Vec<_>> = all().map(|(_, proof, _)| *proof).collect();
                 let worst = proofs.unwrap_or_default().into_iter().min();
                 prop_assert_eq!(sources.as_of(), worst.filter(|_| is_all(LinkState::Open)));
             }
@@ -127,7 +155,7 @@ mod tests {
         let mut sources = Sources::default();
         assert_eq!((sources.state(), sources.as_of()), (LinkState::Closed, None));
         let now = Instant::now();
-        let (a, b) = (sources.add(), sources.add());
+        let (a, b) = (sources.add(None), sources.add(None));
         assert!(sources.set(a, LinkState::Open) && !sources.set(a, LinkState::Open));
         assert_eq!(sources.state(), LinkState::Closed);
         sources.set(b, LinkState::Open);
@@ -139,6 +167,24 @@ mod tests {
         sources.prove(b, Some(now));
         assert_eq!((sources.state(), sources.as_of()), (LinkState::Away, None));
         sources.remove(b);
-        assert_eq!(sources.as_of(), Some(now + Duration::from_secs(1)));
+        assert_eq!((sources.state(), sources.as_of()), (LinkState::Closed, None), "nothing protects what it protected");
+        let c = sources.add(None);
+        assert_eq!(sources.state(), LinkState::Closed);
+        sources.remove(c);
+        assert_eq!(sources.as_of(), Some(now + Duration::from_secs(1)), "it has never been open");
+    }
+
+    #[test]
+    fn f02_another_source_of_a_connection_takes_the_place_of_one_that_ends_later() {
+        let mut sources = Sources::default();
+        let conn = Some(ConnId::for_test(1));
+        let former = sources.add(conn);
+        sources.set(former, LinkState::Open);
+        let new = sources.add(conn);
+        sources.set(new, LinkState::Open);
+        sources.remove(former);
+        assert_eq!(sources.state(), LinkState::Open);
+        sources.remove(new);
+        assert_eq!(sources.state(), LinkState::Closed);
     }
 }

@@ -7,6 +7,7 @@ use crate::fence::channel::ChannelCore;
 use crate::fence::epoch::LinkState;
 use crate::fence::invalidator::Invalidator;
 use crate::fence::source::SourceId;
+use crate::manager::ConnId;
 use crate::notifier::{Delivery, ReceptionObserver, SubscriptionTarget};
 
 /// A source of a channel, which is removed when it is dropped.
@@ -17,8 +18,9 @@ pub(crate) struct ChannelSource {
 }
 
 impl ChannelSource {
-    pub(crate) fn new(channel: &Arc<ChannelCore>) -> Self {
-        Self { channel: Arc::clone(channel), id: channel.add_source() }
+    /// Creates a source: a subscription, or this connection of a manager.
+    pub(crate) fn new(channel: &Arc<ChannelCore>, conn: Option<ConnId>) -> Self {
+        Self { channel: Arc::clone(channel), id: channel.add_source(conn) }
     }
 
     pub(crate) fn channel(&self) -> &Arc<ChannelCore> {
@@ -76,7 +78,7 @@ pub(crate) fn target<I: 'static, K: 'static>(
     channel: &Arc<ChannelCore>,
     mut invalidator: Invalidator<K>,
 ) -> SubscriptionTarget<I> {
-    let source = Arc::new(ChannelSource::new(channel));
+    let source = Arc::new(ChannelSource::new(channel, None));
     let observer = Arc::clone(&source);
     let call = Box::new(move |delivery: &Delivery<'_, I>| match delivery {
         Delivery::Notification(n) => invalidator.apply(source.channel(), n.notification()),

@@ -335,7 +335,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
 
     fn serve(&self, mut visit: Visit<'_, Subscription<I>>, is_first: bool, reader: &mut SegmentReader) -> u64 {
         let subscriber = visit.subscription.subscriber();
-        let canary = visit.subscription.canary();
+        let canaries = visit.subscription.waiting_canaries();
         let mut taken = match is_first {
             true => subscriber.begin(&mut visit, reader),
             false => subscriber.take(&mut visit, reader),
@@ -346,8 +346,8 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
             let subscription = visit.subscription;
             match taken {
                 Taken::Idle => {
-                    if let Some(canary) = canary {
-                        subscription.catch_up(canary, visit.until);
+                    if let Some(canaries) = canaries {
+                        subscription.catch_up(canaries, visit.until);
                     }
                     break;
                 }
@@ -356,6 +356,10 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
                     break;
                 }
                 Taken::Logged(index) => {
+                    // Everything before it has been handed out, also if there is always more.
+                    if let Some(canaries) = canaries {
+                        subscription.catch_up(canaries, index);
+                    }
                     if let Some(entry) = reader.entry(index) {
                         let callback = callback.get_or_insert_with(|| subscription.callback());
                         self.deliver(subscription, true, || callback.notify(entry.notification, 0));

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The state of a subscription, for its observer. Changes are reported in their order, under the lock of the notifier's state.
 pub(crate) trait ReceptionObserver: Send + Sync {
@@ -27,12 +27,22 @@ pub(crate) trait ReceptionObserver: Send + Sync {
 /// An observer, and the canary that it waits for.
 pub(crate) struct ObservedReception {
     observer: Arc<dyn ReceptionObserver>,
-    canary: Mutex<Option<PassingCanary>>,
+    canaries: Mutex<PassingCanaries>,
+}
+
+/// The first canary that has not been passed, and the last one behind it. The first stays, so that a subscriber passes one now and
+/// then although more than one period's notifications always wait for it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct PassingCanaries {
+    first: Option<PassingCanary>,
+    last: Option<PassingCanary>,
+    /// The number of changes of the state, each of which has removed the canaries.
+    changes: u64,
 }
 
 /// A canary that has arrived behind notifications that may still wait for the callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PassingCanary {
+struct PassingCanary {
     sent: Instant,
     /// The head of the channel when the canary arrived.
     head: u64,
@@ -49,13 +59,17 @@ pub(crate) enum ReceptionChange {
 
 impl ObservedReception {
     pub(crate) fn new(observer: Arc<dyn ReceptionObserver>) -> Self {
-        Self { observer, canary: Mutex::default() }
+        Self { observer, canaries: Mutex::default() }
     }
 
-    /// Informs the observer of a change. A canary that arrived before proves nothing any more.
+    fn canaries(&self) -> MutexGuard<'_, PassingCanaries> {
+        self.canaries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Informs the observer of a change. Canaries that arrived before prove nothing any more.
     pub(crate) fn inform(&self, change: ReceptionChange) {
-        let mut canary = self.canary.lock().unwrap_or_else(PoisonError::into_inner);
-        *canary = None;
+        let mut canaries = self.canaries();
+        *canaries = PassingCanaries { changes: canaries.changes + 1, ..PassingCanaries::default() };
         match change {
             ReceptionChange::Listening => self.observer.on_listening(),
             ReceptionChange::Disconnected => self.observer.on_disconnected(),
@@ -66,21 +80,25 @@ impl ObservedReception {
 
     /// Records that a canary has arrived, when the channel had this head.
     pub(crate) fn pass_canary(&self, sent: Instant, head: u64) {
-        *self.canary.lock().unwrap_or_else(PoisonError::into_inner) = Some(PassingCanary { sent, head });
+        let mut canaries = self.canaries();
+        let place = if canaries.first.is_none() { &mut canaries.first } else { &mut canaries.last };
+        *place = Some(PassingCanary { sent, head });
     }
 
-    /// Returns the canary that a visit can prove, at its beginning.
-    pub(crate) fn canary(&self) -> Option<PassingCanary> {
-        *self.canary.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the canaries that a visit can prove, at its beginning, if there are any.
+    pub(crate) fn waiting_canaries(&self) -> Option<PassingCanaries> {
+        Some(*self.canaries()).filter(|canaries| canaries.first.is_some())
     }
 
-    /// Reports that a visit has handed out everything up to `head`, and that this canary had arrived at its beginning.
-    pub(crate) fn catch_up(&self, passed: PassingCanary, head: u64) {
-        let mut canary = self.canary.lock().unwrap_or_else(PoisonError::into_inner);
-        // A later canary waits on; a change of the state in between has removed both.
-        if canary.is_some() && passed.head <= head {
+    /// Reports that a visit has handed out everything up to `head`, and that these canaries had arrived at its beginning.
+    pub(crate) fn catch_up(&self, arrived: PassingCanaries, head: u64) {
+        let passed = [arrived.last, arrived.first].into_iter().flatten().find(|canary| canary.head <= head);
+        let Some(passed) = passed else { return };
+        let mut canaries = self.canaries();
+        let is_waiting = canaries.first.is_some_and(|first| first.sent <= passed.sent);
+        if is_waiting && canaries.changes == arrived.changes {
             self.observer.on_caught_up(passed.sent);
-            canary.take_if(|it| *it == passed);
+            canaries.first = canaries.last.take().filter(|last| last.sent > passed.sent);
         }
     }
 }
@@ -124,6 +142,12 @@ mod tests {
         (Arc::clone(&recorded), ObservedReception::new(recorded))
     }
 
+    /// Returns the same time in each call.
+    fn clock_base() -> Instant {
+        static BASE: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        *BASE.get_or_init(clock::now)
+    }
+
     fn take(recorded: &RecordedReception) -> Vec<String> {
         std::mem::take(&mut recorded.0.lock().unwrap())
     }
@@ -131,19 +155,27 @@ mod tests {
     #[test]
     fn f03_a_canary_is_certified_by_a_visit_that_began_after_it_and_reached_its_head() {
         let (recorded, observed) = observed();
-        let (first, second) = (clock::now(), clock::now() + Duration::from_secs(1));
-        assert_eq!(observed.canary(), None);
-        observed.pass_canary(first, 5);
-        let passed = observed.canary().unwrap();
-        observed.catch_up(passed, 4);
+        let sent = |second| clock_base() + Duration::from_secs(second);
+        assert!(observed.waiting_canaries().is_none());
+        observed.pass_canary(sent(1), 5);
+        let arrived = observed.waiting_canaries().unwrap();
+        observed.catch_up(arrived, 4);
         assert!(take(&recorded).is_empty(), "a notification before it has not been handed out");
-        observed.pass_canary(second, 7);
-        observed.catch_up(passed, 6);
-        assert_eq!(take(&recorded), [format!("{first:?}")], "the later one arrived after the visit began");
-        let passed = observed.canary().unwrap();
-        observed.catch_up(passed, 7);
-        assert_eq!(take(&recorded), [format!("{second:?}")]);
-        assert_eq!(observed.canary(), None, "it is certified once");
+        observed.pass_canary(sent(2), 7);
+        observed.pass_canary(sent(3), 8);
+        observed.catch_up(arrived, 9);
+        assert_eq!(take(&recorded), [format!("{:?}", sent(1))], "the others arrived after the visit began");
+        observed.catch_up(arrived, 9);
+        assert!(take(&recorded).is_empty(), "it is certified once");
+        observed.pass_canary(sent(4), 9);
+        let arrived = observed.waiting_canaries().unwrap();
+        observed.catch_up(arrived, 8);
+        assert_eq!(take(&recorded), [format!("{:?}", sent(3))], "the first that waited is kept");
+        observed.pass_canary(sent(5), 10);
+        let arrived = observed.waiting_canaries().unwrap();
+        observed.catch_up(arrived, 10);
+        assert_eq!(take(&recorded), [format!("{:?}", sent(5))], "the last that was reached");
+        assert!(observed.waiting_canaries().is_none());
     }
 
     #[test]
@@ -157,10 +189,11 @@ mod tests {
         for (change, expected) in changes {
             let (recorded, observed) = observed();
             observed.pass_canary(clock::now(), 5);
-            let passed = observed.canary().unwrap();
+            let arrived = observed.waiting_canaries().unwrap();
             observed.inform(change);
-            assert_eq!(observed.canary(), None);
-            observed.catch_up(passed, 5);
+            assert!(observed.waiting_canaries().is_none());
+            observed.pass_canary(clock::now(), 5);
+            observed.catch_up(arrived, 5);
             assert_eq!(take(&recorded), [expected]);
         }
     }

@@ -9,7 +9,7 @@ use crate::notifier::counters::{NotifierCounters, held_work};
 use crate::notifier::deferred_drop::DeferredDrop;
 use crate::notifier::delivery::Delivery;
 use crate::notifier::missed::{MissedReport, Reason};
-use crate::notifier::observer::{ObservedReception, PassingCanary, ReceptionChange, ReceptionObserver};
+use crate::notifier::observer::{ObservedReception, PassingCanaries, ReceptionChange, ReceptionObserver};
 use crate::notifier::subscriber::Subscriber;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard};
@@ -231,16 +231,16 @@ impl<I: 'static> Subscription<I> {
         true
     }
 
-    /// Returns the canary that a visit can prove, at its beginning.
+    /// Returns the canaries that a visit can prove, at its beginning.
     #[inline]
-    pub(crate) fn canary(&self) -> Option<PassingCanary> {
-        self.context.observed.as_ref()?.canary()
+    pub(crate) fn waiting_canaries(&self) -> Option<PassingCanaries> {
+        self.context.observed.as_ref()?.waiting_canaries()
     }
 
     /// Reports that a visit has handed out everything up to the head `until`.
-    pub(crate) fn catch_up(&self, canary: PassingCanary, until: u64) {
+    pub(crate) fn catch_up(&self, arrived: PassingCanaries, until: u64) {
         if let Some(observed) = &self.context.observed {
-            observed.catch_up(canary, until);
+            observed.catch_up(arrived, until);
         }
     }
 

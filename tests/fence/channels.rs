@@ -310,3 +310,78 @@ fn f02_a_session_that_is_lost_for_good_closes_the_channel() {
     eventually("the channel is closed", || cache.fill(&serving, &mut db, 1) == Admission::Away);
     assert_eq!((cache.fresh(&prices, 1), cache.fresh(&serving, 1)), (None, None));
 }
+
+#[test]
+fn f02_a_subscription_that_ends_closes_the_channel_although_another_database_has_one() {
+    let server = server::start(Options::new());
+    let mut db = connect(&server.url());
+    create_prices(&mut db);
+    let elsewhere = server.url().trim_end_matches("postgres").to_owned() + "template1";
+    let (fence, cache) = (Fence::new(), Cache::default());
+    let prices = fence.channel::<u64>("prices");
+    let n: Notifier<u32> = notifier(&server.url()).start().unwrap();
+    let there = n.at(config(&elsewhere)).unwrap();
+    prices.subscribe(&n, 0, cache.invalidator()).unwrap();
+    prices.subscribe(&there, 1, cache.invalidator()).unwrap();
+    assert!(cache.fill(&prices, &mut db, 1).is_stored());
+
+    // Its queue is full: no call of the program ends it.
+    there.set_queue(&1, Queue::new(Policy::Disconnect).items(1)).unwrap();
+    let items: Vec<_> = (0..20).map(|item| ("prices", item.to_string())).collect();
+    connect(&elsewhere).notify_many(items).unwrap();
+    eventually("the subscription ends", || there.subscriptions().is_empty());
+    eventually("the channel is closed", || !prices.is_open());
+    assert_eq!((cache.fresh(&prices, 1), cache.fresh(&prices.serve_when_away(), 1)), (None, None));
+    prices.subscribe(&there, 2, cache.invalidator()).unwrap();
+    assert!(prices.is_open());
+}
+
+#[test]
+fn f02_a_loss_does_not_open_a_muted_channel_for_serving() {
+    let server = server::start(Options::new());
+    let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into());
+    let mut db = connect(&server.url());
+    create_prices(&mut db);
+    let (fence, cache) = (Fence::new(), Cache::default());
+    let prices = fence.channel::<u64>("prices").serve_when_away();
+    let n: Notifier<u32> = notifier(&format!("postgres://postgres@{}/postgres", proxy.addr())).start().unwrap();
+    prices.subscribe(&n, 1, cache.invalidator()).unwrap();
+    n.mute_channels(["prices"]).unwrap();
+    proxy.cut_rst();
+    eventually("the session is restored", || n.stats().restores == 1);
+    assert_eq!(cache.fill(&prices, &mut db, 1), Admission::Away);
+    n.unmute_channels(["prices"]).unwrap();
+    eventually("the channel is open", || prices.is_open());
+}
+
+#[test]
+fn f03_a_canary_certifies_also_while_there_is_always_more() {
+    let server = server::start(Options::new());
+    let mut db = connect(&server.url());
+    let fence = Fence::new();
+    let prices = fence.channel::<u64>("prices");
+    let canary = (Duration::from_millis(100), Duration::from_millis(50));
+    let n: Notifier<u32> = notifier(&server.url()).canary_at_any_pace(canary.0, canary.1).start().unwrap();
+    let applied = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = applied.clone();
+    let slow = Invalidator::by_key(
+        |n| n.payload().parse().ok(),
+        move |_: &u64| {
+            counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(1));
+        },
+    );
+    prices.subscribe(&n, 1, slow).unwrap();
+    let (start, mut sent) = (Instant::now(), 0);
+    let mut certified = false;
+    while !certified && start.elapsed() < Duration::from_secs(20) {
+        // Some hundred wait, always.
+        if sent < 300 + applied.load(std::sync::atomic::Ordering::SeqCst) {
+            let items: Vec<_> = (sent..sent + 100).map(|item| ("prices", item.to_string())).collect();
+            db.notify_many(items).unwrap();
+            sent += 100;
+        }
+        certified = sent > 500 && prices.as_of().is_some_and(|as_of| as_of > start + Duration::from_millis(300));
+    }
+    assert!(certified);
+}
