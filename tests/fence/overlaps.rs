@@ -75,3 +75,21 @@ fn f07_the_trigger_of_the_documentation_sends_the_keys_before_and_after_a_change
     let payloads: Vec<_> = received.iter().map(|(_, payload)| payload.as_str()).collect();
     assert_eq!(payloads, ["1", "1", "2", "2", "all"]);
 }
+
+#[cfg(feature = "changes")]
+#[test]
+fn f07_a_write_to_a_partition_is_reported_if_the_patterns_match_it() {
+    let server = server::start(Options::new());
+    let (mut db, mut listener) = (connect(&server.url()), connect(&server.url()));
+    db.query("CREATE TABLE price (item bigint PRIMARY KEY, amount text) PARTITION BY RANGE (item)").unwrap();
+    db.query("CREATE TABLE price_1 PARTITION OF price FOR VALUES FROM (0) TO (100)").unwrap();
+    let keys = notifyman::changes::Installer::new().tables(["price", "price_*"]).shape(notifyman::changes::Shape::Keys);
+    keys.build(&mut db).unwrap();
+    listener.listen(["notifyman"]).unwrap();
+    db.query("INSERT INTO price VALUES (1, 'a')").unwrap();
+    db.query("UPDATE price_1 SET amount = 'b'").unwrap();
+    for (_, payload) in crate::support::server::next(&mut listener, 2) {
+        let change: notifyman::changes::Change = serde_json::from_str(&payload).unwrap();
+        assert_eq!((&*change.table_name, change.keys.map(|keys| keys.len())), ("price", Some(1)), "{payload}");
+    }
+}
