@@ -14,8 +14,10 @@ use crate::notification::Batch;
 /// Applies the events of one connection to a channel of a fence: see
 /// [`FenceChannel::events`](crate::fence::FenceChannel::events).
 ///
-/// While it exists, the channel is open as long as the connection listens; once it is dropped, nothing of the channel is
-/// served.
+/// While it exists, the channel is open except while the connection is lost; once it is dropped, nothing of the channel is served.
+///
+/// No event reports an UNLISTEN, or that the connection was [removed](NotificationManager::remove) from the manager: drop this
+/// before. Otherwise the channel stays open, and nothing invalidates what it serves.
 #[derive(Debug)]
 #[must_use = "a channel is open only as long as this exists and is given the events"]
 pub struct FencedEvents<K> {

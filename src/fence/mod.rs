@@ -127,7 +127,7 @@ impl Fence {
     /// Returns the channel with a name, for keys of type `K`. Its invalidations arrive by
     /// [`subscribe`](FenceChannel::subscribe), [`events`](FenceChannel::events) or [`batches`](FenceChannel::batches).
     ///
-    /// The same name with another type is another channel.
+    /// Another type makes it another channel, also if the name is equal.
     ///
     /// ```
     /// use notifyman::fence::Fence;
@@ -327,7 +327,7 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
 
     /// Invalidates everything on the channel, in the time of one store, however much there is.
     ///
-    /// What the cache holds stays in its memory until it is replaced or evicted, and is never fresh again.
+    /// Entries stay in the memory of the cache until they are replaced or evicted, and are never fresh again.
     ///
     /// ```
     /// use notifyman::fence::Fence;
