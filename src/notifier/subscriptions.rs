@@ -108,6 +108,21 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
         Ok(())
     }
 
+    /// Removes this subscription, unless it has been removed or replaced.
+    #[cfg(feature = "stream")]
+    pub(crate) fn unsubscribe_this(&mut self, id: &I, subscription: &Arc<Subscription<I>>) {
+        if self.is_current(id, subscription) {
+            // It exists, so this does not fail.
+            let _ = self.unsubscribe(id, subscription.channel().name());
+        }
+    }
+
+    /// Returns `true` if a subscription has been neither removed nor replaced.
+    fn is_current(&self, id: &I, subscription: &Arc<Subscription<I>>) -> bool {
+        let current = self.registry.get(id, subscription.channel().name());
+        current.is_some_and(|current| Arc::ptr_eq(current.value, subscription))
+    }
+
     /// Removes a channel, or some of its subscriptions if it has very many. Returns `true` if the channel is removed.
     pub(crate) fn remove_some(&mut self, channel: &str) -> Result<bool, Error> {
         if self.registry.subscriptions_of(channel) > STEP {
@@ -176,8 +191,7 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
             Undo::Added => self.registry.revert_add(channel),
             Undo::Subscribed(subscription, replaced) => {
                 let id = subscription.id();
-                let current = self.registry.get(&id, channel);
-                if !current.is_some_and(|current| Arc::ptr_eq(current.value, &subscription)) {
+                if !self.is_current(&id, &subscription) {
                     return;
                 }
                 match replaced {

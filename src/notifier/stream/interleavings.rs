@@ -21,12 +21,7 @@ fn frame(number: i32) -> Vec<u8> {
 
 fn subscriptions(handoff: &Arc<Handoff<WaitingDeliveries>>, count: usize) -> Vec<StreamSubscription> {
     let end = Arc::new(StreamEnd(Arc::clone(handoff)));
-    let new = |_| StreamSubscription {
-        channel: "c".into(),
-        end: Arc::clone(&end),
-        context: Weak::new(),
-        _alive: Arc::new(()),
-    };
+    let new = |_| StreamSubscription { channel: "c".into(), end: Arc::clone(&end), context: Weak::new() };
     (0..count).map(new).collect()
 }
 

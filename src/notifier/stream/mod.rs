@@ -26,7 +26,7 @@ use crate::manager::Ticket;
 use crate::notifier::delivery::{Delivery, OwnedDelivery};
 use crate::notifier::queue::{Policy, Queue};
 use crate::notifier::shared::NotifierCore;
-use crate::notifier::subscription::{Callback, SubscriptionContext};
+use crate::notifier::subscription::{Callback, Subscription, SubscriptionContext};
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The deliveries of one or several channels, for async code: see [`Notifier::stream`](crate::Notifier::stream).
@@ -113,14 +113,15 @@ struct StreamSubscriber<I: Clone + Eq + Hash + Send + 'static> {
     id: I,
 }
 
-/// A subscription of a stream. The last one that is dropped ends the stream.
+/// The subscriptions of a stream, and the ticket for their acknowledgement.
+type OwnSubscriptions<I> = (Vec<Weak<Subscription<I>>>, Ticket<()>);
+
+/// The receiving end of a subscription of a stream. The last one that is dropped ends the stream.
 struct StreamSubscription {
     channel: Arc<str>,
     end: Arc<StreamEnd>,
     /// The context has this subscription among those that it drops later.
     context: Weak<SubscriptionContext>,
-    /// Gone with the subscription.
-    _alive: Arc<()>,
 }
 
 struct StreamEnd(Arc<Handoff<WaitingDeliveries>>);
@@ -234,22 +235,21 @@ impl<I: Clone + Eq + Hash + Send + 'static> StreamRequest<I> {
         let channels: Vec<Arc<str>> = channels.into_iter().map(Arc::from).collect();
         let handoff = Arc::new(Handoff::new(WaitingDeliveries::new(queue, channels.iter().cloned())));
         let end = Arc::new(StreamEnd(Arc::clone(&handoff)));
+        let context = Arc::downgrade(&subscriber.core.context);
         let new = |channel: &Arc<str>| {
-            let alive = Arc::new(());
-            let (end, context) = (Arc::clone(&end), Arc::downgrade(&subscriber.core.context));
-            let subscribed = (Arc::clone(channel), Arc::downgrade(&alive));
-            (StreamSubscription { channel: Arc::clone(channel), end, context, _alive: alive }, subscribed)
+            let (channel, end, context) = (Arc::clone(channel), Arc::clone(&end), Weak::clone(&context));
+            StreamSubscription { channel, end, context }
         };
-        let (subscriptions, subscribed): (Vec<_>, Vec<_>) = channels.iter().map(new).unzip();
+        let subscriptions = channels.iter().map(new).collect();
         drop(end);
-        let ticket = subscriber.subscribe(queue, subscriptions)?;
+        let (subscribed, ticket) = subscriber.subscribe(queue, subscriptions)?;
         let unsubscribe: Box<dyn FnOnce() + Send> = Box::new(move || subscriber.unsubscribe(&subscribed));
         Ok((NotifierStream { handoff, unsubscribe: Some(unsubscribe), is_over: false }, ticket))
     }
 }
 
 impl<I: Clone + Eq + Hash + Send + 'static> StreamSubscriber<I> {
-    fn subscribe(&self, queue: Queue, subscriptions: Vec<StreamSubscription>) -> Result<Ticket<()>, Error> {
+    fn subscribe(&self, queue: Queue, subscriptions: Vec<StreamSubscription>) -> Result<OwnSubscriptions<I>, Error> {
         // Before the queue of the stream, which folds and has the limits, deliveries wait only while dispatching threads are
         // busy with other subscribers.
         let (policy, default) = (queue.policy, Queue::default());
@@ -267,24 +267,28 @@ impl<I: Clone + Eq + Hash + Send + 'static> StreamSubscriber<I> {
         let mut callbacks: Vec<_> = subscriptions.into_iter().map(callback).collect();
         let opened = self.core.listen_and_wait(self.at, |database, actions| {
             callbacks.iter().try_for_each(|(channel, _)| database.check_channel(channel))?;
-            let undone = callbacks.drain(..).map(|(channel, callback)| {
+            let subscribe = |(channel, callback): (Arc<str>, Box<Callback<I>>)| {
                 let subscription = database.subscriptions.create(&self.id, &channel, callback.into(), &before);
+                let own = Arc::downgrade(&subscription);
                 let undo = database.subscribe(&self.id, subscription, actions);
-                (Box::from(&*channel), Some(undo))
-            });
-            Ok(((), undone.collect()))
+                (own, (Box::from(&*channel), Some(undo)))
+            };
+            Ok(callbacks.drain(..).map(subscribe).unzip())
         });
         self.core.context.deferred_drop.drop_all();
-        opened.map(|((), ticket)| ticket)
+        opened
     }
 
-    /// Unsubscribes the channels whose subscription still exists.
-    fn unsubscribe(&self, channels: &[(Arc<str>, Weak<()>)]) {
-        for (channel, _) in channels.iter().filter(|(_, alive)| alive.strong_count() > 0) {
-            // This fails only for a subscription that has just ended.
-            let _ =
-                self.core.change_database(self.at, |database, _| database.subscriptions.unsubscribe(&self.id, channel));
+    /// Unsubscribes those of the stream's subscriptions that no other callback has replaced.
+    fn unsubscribe(&self, own: &[Weak<Subscription<I>>]) {
+        for subscription in own.iter().filter_map(Weak::upgrade) {
+            // The only error is that the database is unknown, and then there is nothing to unsubscribe.
+            let _ = self.core.change_database(self.at, |database, _| {
+                database.subscriptions.unsubscribe_this(&self.id, &subscription);
+                Ok(())
+            });
         }
+        self.core.context.deferred_drop.drop_all();
     }
 }
 
