@@ -536,3 +536,45 @@ fn eventually(condition: impl Fn() -> bool) {
         thread::sleep(Duration::from_millis(5));
     }
 }
+
+mod engines {
+    use super::*;
+    use crate::support::{EngineServer, engine};
+
+    #[test]
+    fn an_engine_forgets_when_killed_unless_it_has_saved_and_is_removed_when_dropped() {
+        for kind in engine::kinds() {
+            let mut engine = EngineServer::start(kind, []);
+            let directory = engine.path().to_owned();
+            assert_eq!(engine.ask_all(["SET a 1", "SAVE", "SET a 2", "GET a"]), ["OK", "OK", "OK", "2"]);
+            engine.kill();
+            engine.restart();
+            assert_eq!(engine.ask("GET a"), "1");
+            engine.ask("FLUSHALL");
+            engine.kill();
+            engine.restart();
+            assert_eq!(engine.ask("GET a"), "1", "only SAVE writes");
+            drop(engine);
+            assert!(!directory.exists());
+        }
+    }
+
+    #[test]
+    fn an_engine_can_be_paused_and_followed() {
+        for kind in engine::kinds() {
+            let engine = EngineServer::start(kind, ["appendonly no"]);
+            engine.ask("SET a 1");
+            let replica = engine.start_replica(kind);
+            assert_eq!(replica.ask("GET a"), "1");
+            assert!(replica.ask("SET a 2").starts_with("READONLY"));
+            engine.pause();
+            let mut socket = tcp(engine.port);
+            socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            socket.write_all(b"PING\r\n").unwrap();
+            assert!(socket.read(&mut [0; 8]).is_err());
+            engine.resume();
+            socket.set_read_timeout(Some(LIMIT)).unwrap();
+            assert_eq!(socket.read(&mut [0; 8]).unwrap(), 7);
+        }
+    }
+}

@@ -20,7 +20,7 @@ use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use self::program::{Cluster, ClusterError, find_server, signal};
+pub use self::program::{Cluster, ClusterError, EngineKind, EngineServer, find_server, signal};
 
 /// The time limit for the end of a killed server's sessions.
 const TIME_LIMIT: Duration = Duration::from_secs(30);

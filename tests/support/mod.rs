@@ -4,6 +4,7 @@
 
 pub mod block_on;
 pub mod cluster;
+pub mod engine;
 pub mod fence_load;
 pub mod holding;
 pub mod libpq;
@@ -23,6 +24,7 @@ pub mod tools;
 pub mod unix_peer;
 
 pub use cluster::{Cluster, Options};
+pub use engine::{EngineKind, EngineServer};
 pub use holding::HoldingProxy;
 pub use peer::{Peer, Step};
 pub use pgbouncer::PgBouncer;

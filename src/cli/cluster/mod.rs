@@ -12,12 +12,15 @@
 //! Nothing is left behind, even if this process is killed: a small `sh` process guards the directory and reads from a
 //! pipe that only this process can write to. When the pipe is closed, it stops the server and removes the directory.
 //!
+//! [`EngineServer`] is the same for Redis and Valkey.
+//!
 //! This module changes no other server and no other directory, and installs no server: `tests/with-postgres` does that.
 //! `tests/support/cluster.rs` has what only tests need: other logins, files, and signals.
 
 #![allow(dead_code, unreachable_pub, reason = "the program and the tests each use a part, in private modules")]
 
 mod directory;
+mod engine;
 mod error;
 mod find;
 
@@ -31,6 +34,8 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use self::directory::ServerDirectory;
+#[allow(unused_imports, reason = "the tests use it")]
+pub use self::engine::{EngineKind, EngineServer};
 pub use self::error::ClusterError;
 pub use self::find::find_server;
 
