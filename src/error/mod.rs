@@ -208,6 +208,8 @@ pub enum Error {
     AnswerTooLong(Box<str>),
     /// An operation on the table changes of a database is not possible. The text contains the reason and the remedy.
     Changes(Box<str>),
+    /// A relay or a reader of its streams cannot continue. The text contains the reason, the stream and the remedy.
+    Relay(Box<str>),
     /// The thread that must resolve a ticket waited for it: the thread that iterates the manager, or a thread of the
     /// notifier, which calls the callbacks.
     WouldDeadlock,
@@ -524,6 +526,7 @@ mod tests {
             Error::AfterConnect(Arc::new(Error::Changes(HOSTILE.into()))),
             Error::AnswerTooLong(HOSTILE.into()),
             Error::Changes(HOSTILE.into()),
+            Error::Relay(HOSTILE.into()),
             Error::UnknownChannel { channel: HOSTILE.into() },
             Error::UnknownSubscriber { channel: Some(HOSTILE.into()) },
             Error::StillRunning { channel: HOSTILE.into() },
@@ -614,6 +617,7 @@ mod tests {
             Error::Unregistered,
             Error::TooSlow { dropped: 1 },
             Error::Changes("no".into()),
+            Error::Relay("no".into()),
             Error::AnswerTooLong("no".into()),
             Error::WouldDeadlock,
         ] {

@@ -15,7 +15,7 @@ impl Display for Error {
             Error::Server(error) => error.fmt(f),
             Error::Protocol(error) => error.fmt(f),
             Error::Tls(error) => error.fmt(f),
-            Error::AnswerTooLong(text) | Error::Changes(text) => Escaped(text).fmt(f),
+            Error::AnswerTooLong(text) | Error::Changes(text) | Error::Relay(text) => Escaped(text).fmt(f),
 
             Error::Io { action, error } => with_source(f, action, Escaped(error)),
             Error::AfterConnect(error) => with_source(f, "the SQL of after_connect failed", error),
