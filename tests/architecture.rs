@@ -18,9 +18,10 @@ use imports::Imports;
 use source::{SourceFile, crate_files, pages, rust_files, texts};
 
 /// The layers, from the top down. A module may use modules of lower layers; those of the last layer may also use each other.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["main"],
     &["cli"],
+    &["relay"],
     &["changes"],
     &["fence"],
     &["notifier"],
@@ -374,7 +375,7 @@ fn names_that_have_a_better_one_are_gone() {
 /// Returns the number of the rule that a test proves, such as `m13` of `m13_an_id_stays_the_same`.
 fn rule_number(test: &str) -> Option<&str> {
     let (number, _) = test.split_once('_')?;
-    let digits = number.strip_prefix(['c', 'm', 'n', 'f', 'g'])?;
+    let digits = number.strip_prefix(['c', 'm', 'n', 'f', 'g', 'r'])?;
     (!digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit())).then_some(number)
 }
 

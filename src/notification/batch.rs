@@ -6,10 +6,14 @@
 //!   batch:           └──────────────────── start .. end, two notifications ────────────────────┘
 //! ```
 
+#[cfg(feature = "relay")]
+use std::borrow::Cow;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 
+#[cfg(feature = "relay")]
+use super::frames::check_notifications;
 use super::single::{Notification, NotificationRef, offset};
 use super::walk::{Frames, notifications_in};
 use crate::gap::Gap;
@@ -83,6 +87,32 @@ impl Batch {
             (self.slice.start, self.slice.end) = (0, offset(self.slice.buffer.len()));
         }
         self
+    }
+
+    /// Creates a batch of the notifications in `bytes`, which must be nothing but complete frames. They are checked as on receipt,
+    /// and copied together.
+    ///
+    /// # Errors
+    ///
+    /// The offset of the first byte that begins no valid notification.
+    #[cfg(feature = "relay")]
+    pub(crate) fn from_frames(bytes: &[u8]) -> Result<Self, usize> {
+        let (len, common) = check_notifications(bytes)?;
+        let end = u32::try_from(bytes.len()).map_err(|_| 0_usize)?;
+        Ok(Slice { buffer: bytes.into(), start: 0, end, len: offset(len), common: offset(common) }.into())
+    }
+
+    /// Returns the frames of the notifications, one after the other. They are copied only if the server sent other messages
+    /// between them.
+    #[cfg(feature = "relay")]
+    pub(crate) fn notification_frames(&self) -> Cow<'_, [u8]> {
+        let bytes = self.slice.as_bytes();
+        let len: usize = self.iter().map(|n| n.frame().len()).sum();
+        if len == bytes.len() {
+            bytes.into()
+        } else {
+            self.iter().flat_map(|n| n.frame()).copied().collect::<Vec<_>>().into()
+        }
     }
 
     /// Creates a batch of notifications, each with the process that sent it, its channel and its payload.

@@ -93,6 +93,41 @@ pub(crate) fn run_like(first: &[u8], channel_len: usize, bytes: &[u8]) -> (usize
     }
 }
 
+/// Checks that `bytes` contain only complete, valid notifications. Returns their number, and the length of the channel name if
+/// all have the same channel, else 0.
+///
+/// # Errors
+///
+/// The offset of the first byte that begins none.
+#[cfg(feature = "relay")]
+pub(super) fn check_notifications(bytes: &[u8]) -> Result<(usize, usize), usize> {
+    let (mut rest, mut last, mut count, mut common) = (bytes, &b""[..], 0, 0);
+    while !rest.is_empty() {
+        let (frame, channel, behind) = checked_notification(rest, last).ok_or(bytes.len() - rest.len())?;
+        if count == 0 {
+            common = channel.len();
+        } else if channel != last {
+            common = 0;
+        }
+        last = channel;
+        let (more, length) = run_like(frame, channel.len(), behind);
+        rest = behind.get(length..).unwrap_or_default();
+        count += 1 + more;
+    }
+    Ok((count, common))
+}
+
+/// Returns the valid notification at the beginning of `bytes`, its channel, and the bytes behind it.
+#[cfg(feature = "relay")]
+fn checked_notification<'b>(bytes: &'b [u8], last: &[u8]) -> Option<(&'b [u8], &'b [u8], &'b [u8])> {
+    let header = bytes.first_chunk::<HEADER>()?;
+    let len = frame_len(header).filter(|len| header[0] == NOTIFICATION && *len <= NOTIFICATION_MAX as usize + 1)?;
+    let (frame, behind) = bytes.split_at_checked(len)?;
+    let channel = channel_in(frame, channel_len(frame, last)?);
+    let has_payload = frame.len() > CHANNEL_AT + channel.len() + 1 && frame.last() == Some(&0);
+    (has_payload && !channel.is_empty()).then_some((frame, channel, behind))
+}
+
 /// Implements [`run_like`] for a channel name in the range `channel`, which `is_it` recognizes.
 #[inline]
 fn run(bytes: &[u8], channel: Range<usize>, is_it: impl Fn(&[u8]) -> bool) -> (usize, usize) {

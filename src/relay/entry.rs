@@ -1,0 +1,298 @@
+//! The entries of a stream, to and from the fields that an engine stores.
+//!
+//! An engine stores an entry as names and values, both of any bytes. The names are short, and each occurs once:
+//!
+//! | name | in | value |
+//! |---|---|---|
+//! | `v` | all | the version of this format: `1` |
+//! | `k` | all | the kind: `claim`, `start`, `batch`, `gap` or `canary` |
+//! | `s` | all | the system identifier of the PostgreSQL server |
+//! | `t` | all | its timeline |
+//! | `r` | `claim` | the name of the relay's process, for logs |
+//! | `p` | `start` | the position that this term continues; without this field there is a gap |
+//! | `c` | `start`, `gap`, `canary` | channels, separated by NUL |
+//! | `n` | `batch` | notifications, each as PostgreSQL sends it: the message NotificationResponse |
+//! | `e` | `gap` | the cause |
+//! | `a`, `b` | `gap` | the beginning and the end, in milliseconds since 1970 |
+//! | `m` | `canary` | the marker, unique in the database |
+//! | `u` | `canary` | the time at which the canary was sent, in milliseconds since 1970 |
+//!
+//! Numbers are decimal, and text is UTF-8. A reader ignores fields that it does not know, and refuses another version and an
+//! unknown kind. An engine is not trusted: every value is checked here, once.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::position::{StreamPosition, decimal};
+use crate::error::Escaped;
+use crate::notification::Batch;
+
+/// The version of the format.
+const VERSION: &str = "1";
+
+/// The server whose notifications an entry contains. After a failover the timeline is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct StreamOrigin {
+    /// The system identifier of the cluster.
+    pub(crate) system: u64,
+    pub(crate) timeline: u32,
+}
+
+/// An entry of a stream.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamEntry {
+    pub(crate) origin: StreamOrigin,
+    pub(crate) content: EntryContent,
+}
+
+/// The content of an entry, by its kind.
+#[derive(Debug, Clone)]
+pub(crate) enum EntryContent {
+    /// The claim of a term, always its entry 0. It fences earlier leaders, and makes no leader alone.
+    Claim {
+        /// The name of the relay's process.
+        relay: Box<str>,
+    },
+    /// The start of a term, always its entry 1.
+    Start {
+        /// The last entry before this term, if nothing was lost since.
+        continues: Option<StreamPosition>,
+        /// The channels that are relayed.
+        channels: Vec<Box<str>>,
+    },
+    /// Notifications, in the order in which the server sent them.
+    Notifications(Batch),
+    /// The report of notifications that were not relayed.
+    Gap {
+        channels: Vec<Box<str>>,
+        /// One line.
+        cause: Box<str>,
+        since_unix_ms: u64,
+        until_unix_ms: u64,
+    },
+    /// A place in the order of notifications, which every relay of the database finds.
+    Canary {
+        /// Unique in the database.
+        marker: Box<str>,
+        sent_unix_ms: u64,
+        /// The channels that are relayed, for readers that begin here.
+        channels: Vec<Box<str>>,
+    },
+}
+
+/// A field of an entry, as it is written.
+pub(crate) type EntryField<'e> = (&'static str, Cow<'e, [u8]>);
+
+impl StreamEntry {
+    /// Returns the fields, in the order in which they are written.
+    pub(crate) fn to_fields(&self) -> Vec<EntryField<'_>> {
+        let StreamOrigin { system, timeline } = self.origin;
+        let mut fields = vec![
+            ("v", text(VERSION)),
+            ("k", text(self.content.kind())),
+            ("s", number(system)),
+            ("t", number(timeline.into())),
+        ];
+        match &self.content {
+            EntryContent::Claim { relay } => fields.push(("r", text(relay))),
+            EntryContent::Start { continues, channels } => {
+                fields.extend(continues.map(|position| ("p", Cow::Owned(position.to_string().into_bytes()))));
+                fields.push(("c", names(channels)));
+            }
+            EntryContent::Notifications(batch) => fields.push(("n", batch.notification_frames())),
+            EntryContent::Gap { channels, cause, since_unix_ms, until_unix_ms } => fields.extend([
+                ("c", names(channels)),
+                ("e", text(cause)),
+                ("a", number(*since_unix_ms)),
+                ("b", number(*until_unix_ms)),
+            ]),
+            EntryContent::Canary { marker, sent_unix_ms, channels } => {
+                fields.extend([("m", text(marker)), ("u", number(*sent_unix_ms)), ("c", names(channels))]);
+            }
+        }
+        fields
+    }
+
+    /// Reads the entry at a position from its fields, in any order.
+    ///
+    /// # Errors
+    ///
+    /// An [`EntryError`] if the entry was not written by a relay, or by one of another version.
+    pub(crate) fn from_fields<N, V>(position: StreamPosition, fields: &[(N, V)]) -> Result<Self, EntryError>
+    where
+        N: AsRef<[u8]>,
+        V: AsRef<[u8]>,
+    {
+        let reader = FieldReader { position, fields };
+        match reader.text("v")? {
+            VERSION => {}
+            version if decimal(version).is_some() => {
+                return Err(reader.error(format_args!(
+                    "has the format {}, and this program reads the format {VERSION}: update this program",
+                    shown(version.as_bytes())
+                )));
+            }
+            _ => return Err(reader.broken("v", "is not a version")),
+        }
+        let timeline = u32::try_from(reader.number("t")?).map_err(|_| reader.broken("t", "is not a timeline"))?;
+        let origin = StreamOrigin { system: reader.number("s")?, timeline };
+        let content = match reader.text("k")? {
+            EntryContent::CLAIM => EntryContent::Claim { relay: reader.text("r")?.into() },
+            EntryContent::START => EntryContent::Start {
+                continues: match reader.find("p")? {
+                    Some(_) => Some(reader.text("p")?.parse().map_err(|_| reader.broken("p", "is not a position"))?),
+                    None => None,
+                },
+                channels: reader.names("c")?,
+            },
+            EntryContent::BATCH => EntryContent::Notifications(reader.notifications("n")?),
+            EntryContent::GAP => EntryContent::Gap {
+                channels: reader.names("c")?,
+                cause: reader.text("e")?.into(),
+                since_unix_ms: reader.number("a")?,
+                until_unix_ms: reader.number("b")?,
+            },
+            EntryContent::CANARY => EntryContent::Canary {
+                marker: reader.text("m")?.into(),
+                sent_unix_ms: reader.number("u")?,
+                channels: reader.names("c")?,
+            },
+            kind => {
+                return Err(reader.error(format_args!(
+                    "is of the unknown kind {}: update this program if the relay is newer, or read another stream",
+                    shown(kind.as_bytes())
+                )));
+            }
+        };
+        if content.has_place(position.sequence) {
+            Ok(Self { origin, content })
+        } else {
+            Err(reader.broken("k", "is a kind that has another place in its term"))
+        }
+    }
+}
+
+impl EntryContent {
+    const CLAIM: &'static str = "claim";
+    const START: &'static str = "start";
+    const BATCH: &'static str = "batch";
+    const GAP: &'static str = "gap";
+    const CANARY: &'static str = "canary";
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Claim { .. } => Self::CLAIM,
+            Self::Start { .. } => Self::START,
+            Self::Notifications(_) => Self::BATCH,
+            Self::Gap { .. } => Self::GAP,
+            Self::Canary { .. } => Self::CANARY,
+        }
+    }
+
+    /// Returns `true` if an entry of this kind can have this sequence number.
+    fn has_place(&self, sequence: u64) -> bool {
+        match self {
+            Self::Claim { .. } => sequence == StreamPosition::CLAIM,
+            Self::Start { .. } => sequence == StreamPosition::START,
+            _ => sequence > StreamPosition::START,
+        }
+    }
+}
+
+fn text(text: &str) -> Cow<'_, [u8]> {
+    text.as_bytes().into()
+}
+
+fn number(number: u64) -> Cow<'static, [u8]> {
+    number.to_string().into_bytes().into()
+}
+
+fn names(names: &[Box<str>]) -> Cow<'static, [u8]> {
+    names.join("\0").into_bytes().into()
+}
+
+/// Returns the beginning of a value, safe to print.
+fn shown(value: &[u8]) -> String {
+    let start = String::from_utf8_lossy(value.get(..60).unwrap_or(value));
+    format!("{:?}", Escaped(start).to_string())
+}
+
+/// The fields of the entry at a position, from which values are read.
+struct FieldReader<'f, N, V> {
+    position: StreamPosition,
+    fields: &'f [(N, V)],
+}
+
+impl<'f, N: AsRef<[u8]>, V: AsRef<[u8]>> FieldReader<'f, N, V> {
+    /// Returns the value of a field, which may occur once.
+    fn find(&self, name: &'static str) -> Result<Option<&'f [u8]>, EntryError> {
+        let mut found = self.fields.iter().filter(|(other, _)| other.as_ref() == name.as_bytes());
+        let value = found.next().map(|(_, value)| value.as_ref());
+        if found.next().is_some() { Err(self.broken(name, "occurs twice")) } else { Ok(value) }
+    }
+
+    fn bytes(&self, name: &'static str) -> Result<&'f [u8], EntryError> {
+        self.find(name)?.ok_or_else(|| {
+            self.error(format_args!("has no field {name:?}: it was not written by a relay, so read another stream"))
+        })
+    }
+
+    fn text(&self, name: &'static str) -> Result<&'f str, EntryError> {
+        str::from_utf8(self.bytes(name)?).map_err(|_| self.broken(name, "is not UTF-8"))
+    }
+
+    fn number(&self, name: &'static str) -> Result<u64, EntryError> {
+        decimal(self.text(name)?).ok_or_else(|| self.broken(name, "is not a decimal number of 64 bits"))
+    }
+
+    fn names(&self, name: &'static str) -> Result<Vec<Box<str>>, EntryError> {
+        let text = self.text(name)?;
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<Box<str>> = text.split('\0').map(Into::into).collect();
+        let has_empty = names.iter().any(|name| name.is_empty());
+        if has_empty { Err(self.broken(name, "contains an empty channel name")) } else { Ok(names) }
+    }
+
+    fn notifications(&self, name: &'static str) -> Result<Batch, EntryError> {
+        let bytes = self.bytes(name)?;
+        match Batch::from_frames(bytes) {
+            Ok(batch) if batch.is_empty() => Err(self.broken(name, "is empty")),
+            Ok(batch) => Ok(batch),
+            Err(at) => {
+                let position = self.position;
+                let message = format!(
+                    "the entry {position} is invalid: its field {name:?} has no complete NotificationResponse at byte {at} of \
+                     {}: read another stream, or report the fault of the relay or the engine",
+                    bytes.len()
+                );
+                Err(EntryError { message: message.into() })
+            }
+        }
+    }
+
+    fn broken(&self, name: &'static str, reason: &str) -> EntryError {
+        let value = self.fields.iter().find(|(other, _)| other.as_ref() == name.as_bytes());
+        let value = value.map_or_else(String::new, |(_, value)| format!(" {}", shown(value.as_ref())));
+        self.error(format_args!(
+            "is invalid: its field {name:?}{value} {reason}: read another stream, or report the fault of the relay or the engine"
+        ))
+    }
+
+    fn error(&self, problem: fmt::Arguments<'_>) -> EntryError {
+        EntryError { message: format!("the entry {} {problem}", self.position).into() }
+    }
+}
+
+/// The reason why an entry cannot be read: what is wrong, and what to do. No later attempt can read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EntryError {
+    message: Box<str>,
+}
+
+impl fmt::Display for EntryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}

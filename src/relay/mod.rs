@@ -1,0 +1,15 @@
+//! A relay of notifications onto the streams of an engine such as Redis or Valkey, and readers of such streams.
+//!
+//! ```text
+//!   PostgreSQL ──▶ leader ──append──▶ stream of the database ──read──▶ readers
+//!        └───────▶ candidate (hot)
+//! ```
+//!
+//! Each entry of a stream ([`entry`]) is at a [`position`]: the term of a leader, and a number without a hole within it.
+
+#![allow(dead_code, reason = "the leader and the readers, which use the formats, follow")]
+
+mod entry;
+mod position;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
