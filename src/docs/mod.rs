@@ -1,7 +1,7 @@
 //! Pages that describe the crate as a whole.
 //!
-//! For users: [`caching`], [`recipes`], [`migrating`], [`faults`], [`metrics`], [`speed`], [`keywords`] and [`behaviour`]. For
-//! maintainers: [`design`] and [`maintaining`].
+//! For users: [`caching`], [`recipes`], [`relay`], [`migrating`], [`faults`], [`metrics`], [`speed`], [`keywords`] and
+//! [`behaviour`]. For maintainers: [`design`] and [`maintaining`].
 
 #[doc = include_str!("behaviour.md")]
 pub mod behaviour {}
@@ -31,6 +31,10 @@ pub mod migrating {}
 
 #[doc = include_str!("recipes.md")]
 pub mod recipes {}
+
+#[doc(alias("redis", "valkey", "stream"))]
+#[doc = include_str!("relay.md")]
+pub mod relay {}
 
 #[doc = include_str!("speed.md")]
 pub mod speed {}

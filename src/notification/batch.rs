@@ -74,13 +74,13 @@ impl Batch {
     }
 
     /// Returns the number of bytes of the notifications.
-    #[cfg(feature = "stream")]
+    #[cfg(any(feature = "relay", feature = "stream"))]
     pub(crate) fn byte_len(&self) -> usize {
         self.slice.as_bytes().len()
     }
 
     /// Copies the batch out of the read buffer if it shares that, so that it owns exactly its bytes.
-    #[cfg(feature = "stream")]
+    #[cfg(any(feature = "relay", feature = "stream"))]
     pub(crate) fn detach(mut self) -> Self {
         if self.slice.buffer.len() > self.byte_len() {
             self.slice.buffer = self.slice.as_bytes().into();
@@ -100,6 +100,15 @@ impl Batch {
         let (len, common) = check_notifications(bytes)?;
         let end = u32::try_from(bytes.len()).map_err(|_| 0_usize)?;
         Ok(Slice { buffer: bytes.into(), start: 0, end, len: offset(len), common: offset(common) }.into())
+    }
+
+    /// Removes the first notifications.
+    #[cfg(feature = "relay")]
+    pub(crate) fn without_first(mut self, mut count: usize) -> Self {
+        while count > 0 && self.slice.pop_front().is_some() {
+            count -= 1;
+        }
+        self
     }
 
     /// Returns the frames of the notifications, one after the other. They are copied only if the server sent other messages

@@ -1,21 +1,7 @@
 //! The entries of a stream, to and from the fields that an engine stores.
 //!
-//! An engine stores an entry as names and values, both of any bytes. The names are short, and each occurs once:
-//!
-//! | name | in | value |
-//! |---|---|---|
-//! | `v` | all | the version of this format: `1` |
-//! | `k` | all | the kind: `claim`, `start`, `batch`, `gap` or `canary` |
-//! | `s` | all | the system identifier of the PostgreSQL server |
-//! | `t` | all | its timeline |
-//! | `r` | `claim` | the name of the relay's process, for logs |
-//! | `p` | `start` | the position that this term continues; without this field there is a gap |
-//! | `c` | `start`, `gap`, `canary` | channels, separated by NUL |
-//! | `n` | `batch` | notifications, each as PostgreSQL sends it: the message NotificationResponse |
-//! | `e` | `gap` | the cause |
-//! | `a`, `b` | `gap` | the beginning and the end, in milliseconds since 1970 |
-//! | `m` | `canary` | the marker, unique in the database |
-//! | `u` | `canary` | the time at which the canary was sent, in milliseconds since 1970 |
+//! An engine stores an entry as names and values, both of any bytes. The page [`relay`](crate::docs::relay) has a table of them,
+//! for readers in other languages. The names are short, and each occurs once, since clients make a map of them.
 //!
 //! Numbers are decimal, and text is UTF-8. A reader ignores fields that it does not know, and refuses another version and an
 //! unknown kind. An engine is not trusted: every value is checked here, once.
@@ -93,23 +79,7 @@ impl StreamEntry {
             ("s", number(system)),
             ("t", number(timeline.into())),
         ];
-        match &self.content {
-            EntryContent::Claim { relay } => fields.push(("r", text(relay))),
-            EntryContent::Start { continues, channels } => {
-                fields.extend(continues.map(|position| ("p", Cow::Owned(position.to_string().into_bytes()))));
-                fields.push(("c", names(channels)));
-            }
-            EntryContent::Notifications(batch) => fields.push(("n", batch.notification_frames())),
-            EntryContent::Gap { channels, cause, since_unix_ms, until_unix_ms } => fields.extend([
-                ("c", names(channels)),
-                ("e", text(cause)),
-                ("a", number(*since_unix_ms)),
-                ("b", number(*until_unix_ms)),
-            ]),
-            EntryContent::Canary { marker, sent_unix_ms, channels } => {
-                fields.extend([("m", text(marker)), ("u", number(*sent_unix_ms)), ("c", names(channels))]);
-            }
-        }
+        fields.extend(self.content.fields());
         fields
     }
 
@@ -172,6 +142,19 @@ impl StreamEntry {
     }
 }
 
+/// Entries are equal if the same is written for them.
+impl PartialEq for StreamEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.origin == other.origin && self.content == other.content
+    }
+}
+
+impl PartialEq for EntryContent {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind() == other.kind() && self.fields() == other.fields()
+    }
+}
+
 impl EntryContent {
     const CLAIM: &'static str = "claim";
     const START: &'static str = "start";
@@ -186,6 +169,27 @@ impl EntryContent {
             Self::Notifications(_) => Self::BATCH,
             Self::Gap { .. } => Self::GAP,
             Self::Canary { .. } => Self::CANARY,
+        }
+    }
+
+    /// Returns the fields that belong to the kind.
+    fn fields(&self) -> Vec<EntryField<'_>> {
+        match self {
+            Self::Claim { relay } => vec![("r", text(relay))],
+            Self::Start { continues, channels } => {
+                let continues = continues.map(|position| ("p", Cow::Owned(position.to_string().into_bytes())));
+                continues.into_iter().chain([("c", names(channels))]).collect()
+            }
+            Self::Notifications(batch) => vec![("n", batch.notification_frames())],
+            Self::Gap { channels, cause, since_unix_ms, until_unix_ms } => vec![
+                ("c", names(channels)),
+                ("e", text(cause)),
+                ("a", number(*since_unix_ms)),
+                ("b", number(*until_unix_ms)),
+            ],
+            Self::Canary { marker, sent_unix_ms, channels } => {
+                vec![("m", text(marker)), ("u", number(*sent_unix_ms)), ("c", names(channels))]
+            }
         }
     }
 

@@ -10,6 +10,11 @@
 #![allow(dead_code, reason = "the leader and the readers, which use the formats, follow")]
 
 mod entry;
+mod follower;
+mod history;
+#[cfg(test)]
+mod naive;
 mod position;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
+mod tail;

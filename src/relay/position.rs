@@ -23,6 +23,16 @@ impl StreamPosition {
     /// The sequence number of the start of a term.
     pub(crate) const START: u64 = 1;
 
+    /// Returns the term that a candidate claims at a time of the engine's clock, in milliseconds since 1970: the time, or more if
+    /// the last position that it knows, in the stream or of before, is not older. `None` if there is no such term.
+    ///
+    /// A term that was claimed before must not be claimed again, even if the engine has lost it. So the time is needed, and a
+    /// candidate remembers the highest position that it has read.
+    pub(crate) fn next_term(unix_ms: u64, known: Option<Self>) -> Option<u64> {
+        let above = known.map_or(Some(0), |known| known.term.checked_add(1));
+        above.map(|above| above.max(unix_ms))
+    }
+
     /// Returns the position of the claim of a term, with which a candidate fences every leader of an earlier term.
     pub(crate) fn claim_of(term: u64) -> Self {
         Self { term, sequence: Self::CLAIM }
@@ -99,6 +109,14 @@ mod tests {
     fn the_last_position_of_a_term_has_no_next_one() {
         let last = StreamPosition { term: 1, sequence: u64::MAX };
         assert_eq!((last.next(), StreamPosition::claim_of(1).next()), (None, Some(StreamPosition::start_of(1))));
+    }
+
+    #[test]
+    fn a_new_term_is_the_time_or_above_what_is_known() {
+        let known = |term| Some(StreamPosition { term, sequence: 7 });
+        let next = StreamPosition::next_term;
+        assert_eq!((next(100, None), next(100, known(99)), next(100, known(100))), (Some(100), Some(100), Some(101)));
+        assert_eq!((next(0, known(500)), next(0, known(u64::MAX))), (Some(501), None));
     }
 
     proptest! {

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_of_each_kind_are_as_documented() {
+    fn r02_the_fields_of_each_kind_are_as_documented() {
         let text = |(name, value): &(String, Vec<u8>)| format!("{name}={}", value.escape_ascii());
         let common = |kind| format!("v=1 k={kind} s=7301234567890123456 t=3");
         let [claim, start, batch, gap, canary] = contents().map(|(_, content)| stored(content));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_are_ignored_and_the_order_does_not_matter() {
+    fn r02_unknown_fields_are_ignored_and_the_order_does_not_matter() {
         for (sequence, content) in contents() {
             let mut fields = stored(content);
             let before = StreamEntry::from_fields(at(sequence), &fields).unwrap();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn each_field_must_be_present_once() {
+    fn r02_each_field_must_be_present_once() {
         for (sequence, content) in contents() {
             let fields = stored(content);
             for at_field in 0..fields.len() {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_and_an_unknown_kind_are_refused_with_the_remedy() {
+    fn r02_another_version_and_an_unknown_kind_are_refused_with_the_remedy() {
         let error = read(2, &[("v", b"2"), ("k", b"new")]).unwrap_err();
         assert_eq!(
             error,
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_and_a_start_have_one_place_in_their_term_and_others_have_none_there() {
+    fn r02_a_claim_and_a_start_have_one_place_in_their_term_and_others_have_none_there() {
         for (_, content) in contents() {
             let fields = stored(content);
             let places: Vec<_> =
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_values_are_refused_with_the_field() {
+    fn r02_invalid_values_are_refused_with_the_field() {
         let canary = |marker: &'static [u8], sent: &'static [u8], channels: &'static [u8]| {
             let common: [(&str, &[u8]); 4] = [("v", b"1"), ("k", b"canary"), ("s", b"1"), ("t", b"1")];
             read(2, &[&common[..], &[("m", marker), ("u", sent), ("c", channels)]].concat())
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_only_complete_notifications() {
+    fn r02_a_batch_is_only_complete_notifications() {
         let batch =
             |frames: &[u8]| read(2, &[("v", b"1"), ("k", b"batch"), ("s", b"1"), ("t", b"1"), ("n", frames)]).map(drop);
         let good = frame(1, b"a", b"x");
@@ -273,7 +273,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read_again((sequence, content) in any_content()) {
+        fn r02_what_was_written_is_read_again((sequence, content) in any_content()) {
             let (before, fields) = (format!("{content:?}"), stored(content));
             let entry = StreamEntry::from_fields(at(sequence), &fields).unwrap();
             prop_assert_eq!(format!("{:?}", entry.content), before);
@@ -282,7 +282,7 @@ mod tests {
         }
 
         #[test]
-        fn any_fields_are_read_or_refused(data in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn r02_any_fields_are_read_or_refused(data in prop::collection::vec(any::<u8>(), 0..200)) {
             fuzz_entries(&data);
         }
 
