@@ -368,7 +368,7 @@
 //! | `changes` | the module `changes`: triggers on tables, and a worker; implies `json` | |
 //! | `tracing` | events and a transcript for a subscriber | tracing |
 //! | `metrics` | [metrics](docs::metrics) for a recorder, such as that of Prometheus | metrics |
-//! | `relay` | entries of a relay's streams, of which nothing is public yet; implies `tls` | |
+//! | `relay` | entries of a relay's streams, of which nothing is public yet; implies `tls` | redis |
 //! | `cli` | the program `notifyman`; implies `changes` and `tls` | clap and others |
 //!
 //! - Without `tls`, an `sslmode` up to `prefer` connects unencrypted, and a stricter one is refused.

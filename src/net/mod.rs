@@ -22,5 +22,7 @@ pub(crate) use password::request_password;
 pub(crate) use reactor::{PollWaker, Reactor, Ready};
 pub(crate) use resolve::NameResolution;
 pub(crate) use stream::{Keepalive, Stream};
+#[cfg(feature = "relay")]
+pub(crate) use tls::BlockingTls;
 pub(crate) use tls::{Encryption, EncryptionJob};
 pub(crate) use transport::{Address, Transport};

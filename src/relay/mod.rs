@@ -17,4 +17,6 @@ mod naive;
 mod position;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
+mod redis;
+mod sink;
 mod tail;

@@ -26,7 +26,7 @@ use crate::net::reactor::PollWaker;
 const ALPN: &[u8] = b"postgresql";
 
 /// The provider that is always used, regardless of the process's default.
-static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
+pub(super) static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
 
 type Fingerprint = [u8; 32];
 
@@ -218,7 +218,7 @@ fn make(settings: &TlsSettings, files: &Files, by_name: bool) -> Result<ClientCo
     Ok(config)
 }
 
-fn roots(roots: &Roots) -> Result<Option<Vec<CertificateDer<'static>>>, TlsError> {
+pub(super) fn roots(roots: &Roots) -> Result<Option<Vec<CertificateDer<'static>>>, TlsError> {
     match roots {
         Roots::Unverified => Ok(None),
         Roots::System => {

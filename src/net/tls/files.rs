@@ -209,7 +209,7 @@ fn check_key_file(path: &Path) -> Result<(), TlsError> {
     Ok(())
 }
 
-fn read(path: PathBuf, what: &str) -> Result<File, TlsError> {
+pub(super) fn read(path: PathBuf, what: &str) -> Result<File, TlsError> {
     // Opening a pipe would block all callers until a process writes to it.
     let content = path.metadata().and_then(|there| match there.is_file() {
         true => fs::read(&path),

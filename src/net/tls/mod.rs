@@ -9,6 +9,8 @@
 //! The filter borrows the socket for each call, so neither the loop nor the registration depends on it. Without the
 //! feature `tls`, `no_tls` takes the place of this module.
 
+#[cfg(feature = "relay")]
+mod blocking;
 mod encryption;
 mod end_point;
 mod fault;
@@ -22,5 +24,7 @@ mod properties;
 mod scratch;
 mod verify;
 
+#[cfg(feature = "relay")]
+pub(crate) use self::blocking::BlockingTls;
 pub(crate) use self::encryption::{Encryption, EncryptionJob};
 pub(crate) use self::filter::Tls;

@@ -1,0 +1,181 @@
+//! The sockets of an engine's connections: TCP, with or without TLS, and Unix. Another thread can end their calls.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::address::EnginePlace;
+use crate::clock;
+use crate::net::{BlockingTls, NameResolution};
+
+/// The time between two looks at a name resolution.
+const RESOLVE_STEP: Duration = Duration::from_millis(2);
+
+/// A connected socket whose calls block for at most its timeouts.
+pub(super) enum EngineSocket {
+    Tcp(TcpStream),
+    /// The session, and the socket below it for its settings.
+    Tls(Box<BlockingTls>, TcpStream),
+    Unix(UnixStream),
+}
+
+impl EngineSocket {
+    /// Connects. `limit` is the limit of the name resolution, of each address of the host, and of each read of a handshake.
+    pub(super) fn connect(place: &EnginePlace, limit: Duration, interrupt: &Interrupt) -> io::Result<Self> {
+        let (host, port, tls) = match place {
+            EnginePlace::Unix(path) => {
+                let socket = UnixStream::connect(path)?;
+                interrupt.attach(SocketHandle::Unix(socket.try_clone()?))?;
+                return Ok(Self::Unix(socket));
+            }
+            EnginePlace::Tcp { host, port, tls } => (host, *port, tls),
+        };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        for address in resolve(host, port, limit, interrupt)? {
+            let socket = match TcpStream::connect_timeout(&address, limit) {
+                Ok(socket) => socket,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            interrupt.attach(SocketHandle::Tcp(socket.try_clone()?))?;
+            socket.set_nodelay(true)?;
+            let Some(tls) = tls else { return Ok(Self::Tcp(socket)) };
+            let lower = socket.try_clone()?;
+            lower.set_read_timeout(Some(limit))?;
+            lower.set_write_timeout(Some(limit))?;
+            let session = BlockingTls::connect(socket, host, tls.root_file.as_deref())?;
+            return Ok(Self::Tls(Box::new(session), lower));
+        }
+        Err(last)
+    }
+
+    /// Sets the longest time for which one read and one write may block.
+    pub(super) fn set_timeouts(&self, read: Duration, write: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) | Self::Tls(_, socket) => {
+                socket.set_read_timeout(Some(read))?;
+                socket.set_write_timeout(Some(write))
+            }
+            Self::Unix(socket) => {
+                socket.set_read_timeout(Some(read))?;
+                socket.set_write_timeout(Some(write))
+            }
+        }
+    }
+}
+
+impl Read for EngineSocket {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.read(space),
+            Self::Tls(session, _) => session.read(space),
+            Self::Unix(socket) => socket.read(space),
+        }
+    }
+}
+
+impl Write for EngineSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.write(bytes),
+            Self::Tls(session, _) => session.write(bytes),
+            Self::Unix(socket) => socket.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.flush(),
+            Self::Tls(session, _) => session.flush(),
+            Self::Unix(socket) => socket.flush(),
+        }
+    }
+}
+
+/// Resolves a host within a limit.
+fn resolve(host: &str, port: u16, limit: Duration, interrupt: &Interrupt) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![(address, port).into()]);
+    }
+    let (resolution, begin) = (NameResolution::start(host, port, None), clock::now());
+    loop {
+        if let Some(resolved) = resolution.poll() {
+            return resolved.map_err(io::Error::other);
+        }
+        if clock::now().saturating_duration_since(begin) > limit {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        if interrupt.sleep(RESOLVE_STEP) {
+            return Err(stopped());
+        }
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::new(io::ErrorKind::Interrupted, "the connection was stopped")
+}
+
+/// A second handle of a socket, which can shut it down while another thread uses it.
+enum SocketHandle {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Ends the calls of a thread that uses an engine's connection, also those that block.
+#[derive(Default)]
+pub(crate) struct Interrupt {
+    state: Mutex<InterruptState>,
+    stopped: Condvar,
+}
+
+#[derive(Default)]
+struct InterruptState {
+    is_stopped: bool,
+    socket: Option<SocketHandle>,
+}
+
+impl Interrupt {
+    /// Stops: every call that blocks returns, and no new one begins.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        state.is_stopped = true;
+        match state.socket.take() {
+            // A socket that the peer has closed cannot be shut down.
+            Some(SocketHandle::Tcp(socket)) => drop(socket.shutdown(Shutdown::Both)),
+            Some(SocketHandle::Unix(socket)) => drop(socket.shutdown(Shutdown::Both)),
+            None => {}
+        }
+        drop(state);
+        self.stopped.notify_all();
+    }
+
+    /// Returns `true` after [`stop`](Self::stop).
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().is_stopped
+    }
+
+    /// Sleeps for a time, or until it is stopped; returns `true` if it is.
+    pub(crate) fn sleep(&self, time: Duration) -> bool {
+        let state = self.lock();
+        let waited = self.stopped.wait_timeout_while(state, time, |state| !state.is_stopped);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_stopped
+    }
+
+    /// Sets the socket that is shut down when it is stopped.
+    fn attach(&self, socket: SocketHandle) -> io::Result<()> {
+        let mut state = self.lock();
+        if state.is_stopped {
+            return Err(stopped());
+        }
+        state.socket = Some(socket);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, InterruptState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,257 @@
+//! The sink against real servers, and connections to scripted ones.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+use super::address::EngineConfig;
+use super::connection::EngineConnection;
+use super::fault::FaultKind;
+use super::sink::RedisSink;
+use super::socket::Interrupt;
+use crate::relay::entry::{EntryContent, StreamEntry, StreamOrigin};
+use crate::relay::position::StreamPosition;
+use crate::relay::sink::{AppendError, Sink as _};
+
+#[path = "../../cli/cluster/mod.rs"]
+#[allow(clippy::duplicate_mod, reason = "the tests of the configuration load it, too")]
+mod servers;
+#[path = "../../../tests/support/tools.rs"]
+#[allow(dead_code, unreachable_pub, reason = "these tests use a part")]
+mod tools;
+
+use servers::{EngineKind, EngineServer};
+
+/// Starts each engine of this machine with these settings, and runs a test with it.
+fn with_engines(settings: &[&str], test: impl Fn(EngineServer)) {
+    for kind in [EngineKind::Redis, EngineKind::Valkey] {
+        if kind.find().is_err() {
+            tools::not_run(&format!("`{}` is missing", kind.program()));
+            continue;
+        }
+        let settings = settings.iter().map(|line| (*line).to_owned()).collect();
+        let mut engine = EngineServer::create(kind, settings).unwrap();
+        engine.launch_on_free_port().unwrap();
+        test(engine);
+    }
+}
+
+fn config(url: &str) -> EngineConfig {
+    let mut config = EngineConfig::new([url]).unwrap();
+    (config.connect_timeout, config.answer_timeout) = (Duration::from_secs(5), Duration::from_secs(5));
+    config
+}
+
+fn at(term: u64, sequence: u64) -> StreamPosition {
+    StreamPosition { term, sequence }
+}
+
+fn entry(content: EntryContent) -> StreamEntry {
+    StreamEntry { origin: StreamOrigin { system: 7, timeline: 1 }, content }
+}
+
+fn canary(marker: &str) -> StreamEntry {
+    entry(EntryContent::Canary { marker: marker.into(), sent_unix_ms: 1, channels: vec!["a".into()] })
+}
+
+fn marker(entry: &StreamEntry) -> &str {
+    let EntryContent::Canary { marker, .. } = &entry.content else { panic!("{entry:?}") };
+    marker
+}
+
+#[test]
+fn r06_an_engine_refuses_an_older_leader_and_keeps_the_order() {
+    with_engines(&[], |engine| {
+        let mut sink = RedisSink::new(config(&engine.url()), "shop", 100_000);
+        assert_eq!(sink.top().unwrap(), None);
+        assert!(sink.unix_ms().unwrap() > 1_700_000_000_000);
+        let claim = entry(EntryContent::Claim { relay: "a".into() });
+        let start = entry(EntryContent::Start { continues: None, channels: vec!["a".into()] });
+        sink.append(&[]).unwrap();
+        sink.append(&[(at(5, 0), claim.clone())]).unwrap();
+        sink.append(&[(at(5, 1), start), (at(5, 2), canary("1")), (at(5, 3), canary("2"))]).unwrap();
+        assert_eq!(sink.top().unwrap(), Some(at(5, 3)));
+
+        // A lost answer: the entries are there, and the rest is appended behind them.
+        let again = sink.append(&[(at(5, 2), canary("1")), (at(5, 3), canary("2")), (at(5, 4), canary("3"))]);
+        assert!(matches!(again, Err(AppendError::Stale)), "{again:?}");
+        let found = sink.read_back(None, 2).unwrap();
+        let found: Vec<_> = found.iter().map(|(position, entry)| (*position, marker(entry))).collect();
+        assert_eq!(found, [(at(5, 4), "3"), (at(5, 3), "2")]);
+        assert_eq!(sink.read_back(Some(at(5, 3)), 1).unwrap()[0].0, at(5, 2));
+        assert_eq!(sink.read_back(Some(at(5, 1)), 9).unwrap()[0].0, at(5, 0));
+        assert!(sink.read_back(Some(at(5, 0)), 9).unwrap().is_empty());
+        assert!(sink.read_back(Some(at(0, 0)), 9).unwrap().is_empty());
+
+        // Another leader.
+        let mut other = RedisSink::new(config(&engine.url()), "shop", 100_000);
+        other.append(&[(at(6, 0), claim.clone())]).unwrap();
+        for position in [at(5, 5), at(6, 0), at(5, u64::MAX)] {
+            let refused = sink.append(&[(position, canary("4"))]);
+            assert!(matches!(refused, Err(AppendError::Stale)), "{refused:?}");
+        }
+        let refused = sink.append(&[(at(5, 5), canary("4")), (at(5, 6), canary("5"))]);
+        assert!(matches!(refused, Err(AppendError::Stale)), "{refused:?}");
+        assert_eq!(other.top().unwrap(), Some(at(6, 0)));
+    });
+}
+
+#[test]
+fn r06_without_memory_no_entry_is_appended_behind_one_that_was_refused() {
+    with_engines(&["maxmemory 4mb"], |engine| {
+        let mut sink = RedisSink::new(config(&engine.url()), "shop", 100_000_000);
+        let large: String = "x".repeat(300_000);
+        let (mut last, mut error) = (1, None);
+        while error.is_none() {
+            let entries: Vec<_> = (last + 1..last + 4).map(|sequence| (at(5, sequence), canary(&large))).collect();
+            match sink.append(&entries) {
+                Ok(()) => last += 3,
+                Err(AppendError::Failed(failed)) => error = Some(failed.to_string()),
+                Err(AppendError::Stale) => panic!("it is behind the last"),
+            }
+            assert!(last < 100, "the server never refused");
+        }
+        let error = error.unwrap();
+        assert!(
+            error.contains("XADD notifyman:shop: OOM") && error.contains("raise the server's maxmemory"),
+            "{error}"
+        );
+        assert_eq!(sink.top().unwrap(), Some(at(5, last)).filter(|_| last > 1));
+    });
+}
+
+#[test]
+fn r01_a_stream_is_trimmed_to_about_the_number_that_it_keeps() {
+    with_engines(&[], |engine| {
+        let mut sink = RedisSink::new(config(&engine.url()), "shop", 300);
+        for first in (2..2_002).step_by(100) {
+            let entries: Vec<_> = (first..first + 100).map(|sequence| (at(5, sequence), canary("x"))).collect();
+            sink.append(&entries).unwrap();
+        }
+        let kept = sink.read_back(None, 5_000).unwrap().len();
+        assert!((300..500).contains(&kept), "{kept}");
+    });
+}
+
+#[test]
+fn r06_a_paused_engine_ends_a_call_by_its_time_limit_and_the_next_call_connects_again() {
+    with_engines(&[], |engine| {
+        let mut limits = config(&engine.url());
+        limits.answer_timeout = Duration::from_millis(200);
+        let mut sink = RedisSink::new(limits, "shop", 100);
+        sink.append(&[(at(5, 2), canary("1"))]).unwrap();
+        let pid = engine.process.as_ref().unwrap().id();
+        servers::signal(pid, "STOP").unwrap();
+        for _ in 0..2 {
+            let error = sink.append(&[(at(5, 3), canary("2"))]);
+            let Err(AppendError::Failed(error)) = error else { panic!("{error:?}") };
+            assert!(error.to_string().contains("took more than 200ms"), "{error}");
+        }
+        servers::signal(pid, "CONT").unwrap();
+        // The paused server had received it.
+        assert_eq!(sink.top().unwrap(), Some(at(5, 3)));
+    });
+}
+
+#[test]
+fn r06_the_server_that_is_a_master_is_used_also_after_a_failover() {
+    with_engines(&[], |mut master| {
+        let follow = format!("replicaof 127.0.0.1 {}", master.port);
+        let kind = if master.log().contains("Valkey") { EngineKind::Valkey } else { EngineKind::Redis };
+        let mut replica = EngineServer::create(kind, vec![follow]).unwrap();
+        replica.launch_on_free_port().unwrap();
+        let config = EngineConfig::new([replica.url(), master.url()]).unwrap();
+        let mut sink = RedisSink::new(config, "shop", 100);
+        sink.append(&[(at(5, 2), canary("1"))]).unwrap();
+        let mut at_replica = EngineConfig::new([replica.url()]).unwrap();
+        at_replica.answer_timeout = Duration::from_secs(5);
+        let error = EngineConnection::open(&at_replica, &Interrupt::default()).err().unwrap();
+        assert_eq!(error.kind, FaultKind::Unreachable);
+        assert!(error.to_string().contains("no master: give the addresses of all servers"), "{error}");
+
+        master.stop_with("KILL").unwrap();
+        assert!(matches!(sink.append(&[(at(5, 3), canary("2"))]), Err(AppendError::Failed(_))));
+        let mut raw = std::net::TcpStream::connect(("127.0.0.1", replica.port)).unwrap();
+        raw.write_all(b"REPLICAOF NO ONE\r\n").unwrap();
+        assert_eq!(raw.read(&mut [0; 5]).unwrap(), 5);
+        sink.append(&[(at(5, 3), canary("2"))]).unwrap();
+        assert_eq!(sink.top().unwrap(), Some(at(5, 3)));
+    });
+}
+
+#[test]
+fn r01_a_login_that_is_refused_is_final_and_names_the_remedy_without_the_secret() {
+    let settings = ["requirepass secret", "user app on >apps ~* +@all -xadd", "user off off >apps ~* +@all"];
+    with_engines(&settings, |engine| {
+        let at_url = |login: &str| config(&engine.url().replace("//", &format!("//{login}@")));
+        let open = |login: &str| EngineConnection::open(&at_url(login), &Interrupt::default());
+        for (login, problem) in [
+            ("", "add a password"),
+            (":secretly", "check the user and the password"),
+            ("app:secret", "check the user and the password"),
+            ("off:apps", "check the user and the password"),
+        ] {
+            let fault = open(login).err().unwrap();
+            let text = fault.to_string();
+            assert!(fault.kind == FaultKind::Final && text.contains(problem), "{login}: {fault:?}");
+            assert!(!text.contains("secret") && !text.contains("apps"), "{text}");
+        }
+        assert!(open(":secret").is_ok() && open("app:apps").is_ok());
+        let mut sink = RedisSink::new(at_url("app:apps"), "shop", 9);
+        let Err(AppendError::Failed(error)) = sink.append(&[(at(5, 2), canary("1"))]) else { panic!() };
+        assert!(error.to_string().contains("NOPERM") && error.to_string().contains("grant it"), "{error}");
+        let mut database = at_url(":secret");
+        database.addresses[0].database = 99;
+        let fault = EngineConnection::open(&database, &Interrupt::default()).err().unwrap();
+        assert!(fault.kind == FaultKind::Final && fault.to_string().contains("check the database"), "{fault:?}");
+    });
+}
+
+/// Answers the first request of one connection; returns the URL.
+fn scripted(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let _ = client.read(&mut [0; 1024]);
+        let _ = client.write_all(answer);
+        let _ = client.read(&mut [0; 1024]);
+    });
+    url
+}
+
+#[test]
+fn r01_a_peer_that_is_no_engine_is_reported() {
+    for (answer, kind, problem) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], FaultKind::Unreachable, "not that of Redis or Valkey"),
+        (b"+OK\r\n", FaultKind::Unreachable, "not that of Redis or Valkey"),
+        (b"", FaultKind::Unreachable, "took more than 300ms"),
+        (b"-ERR unknown command `HELLO`\r\n", FaultKind::Final, "use Redis 6 or later"),
+        (b"-ERR max number of clients reached\r\n", FaultKind::Unreachable, "max number of clients"),
+        (b"-LOADING \x1b[2Jdataset\r\n", FaultKind::Unreachable, r"LOADING \u{1b}[2Jdataset"),
+        (b"*4\r\n$4\r\nmode\r\n$7\r\ncluster\r\n$4\r\nrole\r\n$6\r\nmaster\r\n", FaultKind::Final, "a cluster"),
+        (b"*-9\r\n", FaultKind::Unreachable, "not that of Redis or Valkey"),
+    ] {
+        let mut config = config(&scripted(answer));
+        config.answer_timeout = Duration::from_millis(300);
+        let fault = EngineConnection::open(&config, &Interrupt::default()).err().unwrap();
+        assert!(fault.kind == kind && fault.to_string().contains(problem), "{answer:?}: {fault:?}");
+    }
+}
+
+#[test]
+fn r06_a_call_that_waits_ends_when_it_is_interrupted() {
+    let interrupt = Interrupt::default();
+    let mut config = config(&scripted(b""));
+    config.answer_timeout = Duration::from_secs(60);
+    thread::scope(|scope| {
+        let opened = scope.spawn(|| EngineConnection::open(&config, &interrupt).err().unwrap());
+        thread::sleep(Duration::from_millis(50));
+        interrupt.stop();
+        assert_eq!(opened.join().unwrap().kind, FaultKind::Unreachable);
+    });
+    assert!(interrupt.sleep(Duration::from_secs(60)));
+    let fault = EngineConnection::open(&config, &interrupt).err().unwrap();
+    assert!(fault.to_string().contains("stopped"), "{fault:?}");
+}
