@@ -13,6 +13,8 @@ mod entry;
 mod follower;
 mod history;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod naive;
 mod position;
 #[cfg(any(test, fuzzing))]
