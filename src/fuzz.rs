@@ -36,6 +36,12 @@ pub fn registry(data: &[u8]) {
     crate::notifier::properties::fuzz_registry(data);
 }
 
+/// The fields of an entry of a stream: read, written and read again.
+#[cfg(feature = "relay")]
+pub fn entries(data: &[u8]) {
+    crate::relay::properties::fuzz_entries(data);
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -92,5 +98,11 @@ mod tests {
     #[test]
     fn registry() {
         replay("registry", super::registry);
+    }
+
+    #[cfg(feature = "relay")]
+    #[test]
+    fn entries() {
+        replay("entries", super::entries);
     }
 }
