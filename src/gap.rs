@@ -111,7 +111,7 @@ impl Gap {
         self.0.epoch = epoch;
     }
 
-    /// Returns the affected channels. The connection listens to them again.
+    /// Returns the affected channels. The connection listens to them again. If there are none, nothing was missed.
     pub fn channels(&self) -> &[Box<str>] {
         &self.0.channels
     }

@@ -425,7 +425,9 @@ pub use error::{
 pub use gap::Gap;
 #[cfg(feature = "stream")]
 pub use manager::EventStream;
-pub use manager::{Backoff, Check, ConnId, ConnectionMut, Dead, Event, Handle, NotificationManager, Stats, Ticket};
+pub use manager::{
+    Backoff, Check, ConnId, ConnectionMut, Dead, Event, EventSource, Handle, NotificationManager, Stats, Ticket,
+};
 pub use notification::{Batch, IntoIter, Iter, Notification, NotificationRef};
 #[doc(inline)]
 pub use notifier::Notifier;

@@ -182,6 +182,18 @@ pub enum Error {
         /// The channel.
         channel: Box<str>,
     },
+    /// An [`EventSource`](crate::EventSource) does not carry the channel, so nothing can listen to it there.
+    NotRelayed {
+        /// The channel.
+        channel: Box<str>,
+    },
+    /// The operation needs a session of a database, and there is an [`EventSource`](crate::EventSource) in its place.
+    NoDatabase {
+        /// The operation.
+        action: &'static str,
+        /// The alternative.
+        instead: &'static str,
+    },
     /// A closure that a [fence](crate::fence) calls under a lock used the fence, for example in a listener that a cache calls
     /// for evicted entries.
     InsideFence,
@@ -230,6 +242,8 @@ impl Error {
                 | Error::InsideFence
                 | Error::AlreadySubscribed { .. }
                 | Error::NotListening { .. }
+                | Error::NotRelayed { .. }
+                | Error::NoDatabase { .. }
                 | Error::TicketSpent
                 | Error::Cancelling
                 | Error::WouldDeadlock
@@ -528,6 +542,7 @@ mod tests {
             Error::Changes(HOSTILE.into()),
             Error::Relay(HOSTILE.into()),
             Error::UnknownChannel { channel: HOSTILE.into() },
+            Error::NotRelayed { channel: HOSTILE.into() },
             Error::UnknownSubscriber { channel: Some(HOSTILE.into()) },
             Error::StillRunning { channel: HOSTILE.into() },
         ] {

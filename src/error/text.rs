@@ -92,6 +92,14 @@ impl Display for Error {
                 f,
                 "the connection does not listen to {channel:?}: listen first, or name the channel when it is dialled"
             ),
+            Error::NotRelayed { channel } => write!(
+                f,
+                "channel {channel:?} is not relayed: add it to the channels of all relays of the database, or receive it \
+                 from the database itself"
+            ),
+            Error::NoDatabase { action, instead } => {
+                write!(f, "cannot {action}: the notifier receives from a source, and has no session; {instead}")
+            }
             Error::InsideFence => f.write_str(
                 "this call would deadlock inside a closure of the same thread's fence: everything on the channel was \
                  forgotten instead; make the call after the closure has returned",

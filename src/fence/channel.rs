@@ -262,6 +262,16 @@ impl ChannelCore {
         }
     }
 
+    /// Opens a source again that was away and has missed nothing. What was stored is served on where it was served meanwhile.
+    pub(crate) fn resume_source(&self, id: SourceId) {
+        let mut sources = self.sources();
+        if sources.resume(id) && sources.state() == LinkState::Open {
+            // What arrives late has no floor yet.
+            self.set_floor_unknown();
+            self.epoch.resume();
+        }
+    }
+
     fn set_state(&self, state: LinkState) {
         if state == LinkState::Open {
             // Before the first fill of the new epoch can begin.

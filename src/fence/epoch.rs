@@ -7,8 +7,12 @@ const AWAY: u64 = 1;
 /// Nothing arrives, now or later, as far as is known.
 const CLOSED: u64 = 2;
 const FLAGS: u64 = AWAY | CLOSED;
+/// The number of absences since the epoch began in which nothing was missed. What was stored before one of them is void for
+/// readers that have bypassed it meanwhile, since they may have read later values.
+const ABSENCES: u64 = 15 * ABSENCE;
+const ABSENCE: u64 = 4;
 /// The distance between two epochs.
-const STEP: u64 = 4;
+const STEP: u64 = 64;
 
 /// The state of a channel with respect to its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +42,7 @@ pub trait WhenAway: sealed::Sealed {}
 pub enum Bypass {}
 
 /// While the connection of a channel is away, what was stored is served, and fills are stored: as stale as the time since
-/// [`as_of`](crate::fence::FenceChannel::as_of). When the connection is back, all of it is forgotten.
+/// [`as_of`](crate::fence::FenceChannel::as_of). When the connection is back, all of it is forgotten, unless nothing was missed.
 #[derive(Debug, Clone, Copy)]
 pub enum Serve {}
 
@@ -53,7 +57,7 @@ impl sealed::Sealed for Bypass {
     const IGNORED: u64 = 0;
 }
 impl sealed::Sealed for Serve {
-    const IGNORED: u64 = super::epoch::AWAY;
+    const IGNORED: u64 = super::epoch::AWAY | super::epoch::ABSENCES;
 }
 impl WhenAway for Bypass {}
 impl WhenAway for Serve {}
@@ -62,7 +66,7 @@ impl WhenAway for Serve {}
 /// another channel stored is never fresh.
 static CHANNELS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 /// The place of the number of a channel in the word.
-const CHANNEL: u32 = 40;
+const CHANNEL: u32 = 42;
 
 impl Default for Epoch {
     fn default() -> Self {
@@ -79,17 +83,30 @@ impl Epoch {
 
     /// Begins a new epoch, in the same state.
     pub(crate) fn advance(&self) {
-        self.0.fetch_add(STEP, AcqRel);
+        self.change(|word| (word & !ABSENCES) + STEP);
+    }
+
+    /// Opens a channel that was away and has missed nothing. One that is closed stays closed.
+    pub(crate) fn resume(&self) {
+        self.change(|word| match word {
+            _ if word & FLAGS != AWAY => word,
+            // There are more absences than can be counted.
+            _ if word & ABSENCES == ABSENCES => (word & !(FLAGS | ABSENCES)) + STEP,
+            _ => (word & !FLAGS) + ABSENCE,
+        });
     }
 
     /// Changes the state. An open channel begins a new epoch; one that goes away keeps its own, until it is back.
     pub(crate) fn set(&self, state: LinkState) {
-        let change = |word: u64| match state {
-            LinkState::Open => (word & !FLAGS) + STEP,
+        self.change(|word| match state {
+            LinkState::Open => (word & !(FLAGS | ABSENCES)) + STEP,
             LinkState::Away if word & CLOSED == 0 => word | AWAY,
-            LinkState::Away => ((word & !FLAGS) + STEP) | AWAY,
+            LinkState::Away => ((word & !(FLAGS | ABSENCES)) + STEP) | AWAY,
             LinkState::Closed => word | CLOSED,
-        };
+        });
+    }
+
+    fn change(&self, change: impl Fn(u64) -> u64) {
         let mut word = self.0.load(Acquire);
         while let Err(now) = self.0.compare_exchange(word, change(word), AcqRel, Acquire) {
             word = now;
@@ -137,9 +154,9 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Numbers up to 2 are states, and 3 is an advance.
+        /// Numbers up to 2 are states, 3 is an advance, and 4 is the end of an absence in which nothing was missed.
         #[test]
-        fn f02_stamps_are_equal_only_if_nothing_was_forgotten_in_between(changes in vec(0..4_usize, 0..12)) {
+        fn f02_stamps_are_equal_only_if_nothing_was_forgotten_in_between(changes in vec(0..5_usize, 0..40)) {
             const STATES: [LinkState; 3] = [LinkState::Closed, LinkState::Away, LinkState::Open];
             let epoch = Epoch::default();
             let stamps = || (epoch.stamp::<Bypass>(), epoch.stamp::<Serve>());
@@ -147,6 +164,7 @@ mod tests {
             for change in &changes {
                 match STATES.get(*change) {
                     Some(state) => epoch.set(*state),
+                    None if *change == 4 => epoch.resume(),
                     None => epoch.advance(),
                 }
                 let now = stamps();
@@ -155,10 +173,11 @@ mod tests {
                 for (at, then) in seen.iter().enumerate() {
                     let between = &changes[at..seen.len()];
                     if now.0.is_open() && now.0 == then.0 {
-                        prop_assert!(between.is_empty());
+                        // The end of an absence that there was not changes nothing.
+                        prop_assert!(between.iter().all(|change| *change == 4));
                     }
                     if now.1.is_open() && now.1 == then.1 {
-                        prop_assert!(between.iter().all(|change| *change == 1), "{:?}", between);
+                        prop_assert!(between.iter().all(|change| [1, 4].contains(change)), "{:?}", between);
                     }
                 }
                 seen.push(now);
@@ -188,5 +207,29 @@ mod tests {
         epoch.set(LinkState::Away);
         assert!(stamps().1.is_open() && stamps().1 != third.1, "what was stored before the end is not served again");
         assert_eq!(epoch.state(), LinkState::Away);
+    }
+
+    #[test]
+    fn f02_after_an_absence_in_which_nothing_was_missed_only_bypass_begins_again() {
+        let epoch = Epoch::default();
+        epoch.resume();
+        assert_eq!(epoch.state(), LinkState::Closed);
+        epoch.set(LinkState::Open);
+        let stamps = || (epoch.stamp::<Bypass>(), epoch.stamp::<Serve>());
+        let mut seen = vec![stamps()];
+        for absence in 1..=40 {
+            epoch.set(LinkState::Away);
+            epoch.resume();
+            assert_eq!(epoch.state(), LinkState::Open);
+            let now = stamps();
+            assert!(seen.iter().all(|then| then.0 != now.0), "no stamp comes again");
+            // Every sixteenth absence is forgotten, too.
+            assert_eq!(seen.last().is_some_and(|then| then.1 == now.1), absence % 16 != 0, "{absence}");
+            seen.push(now);
+        }
+        epoch.set(LinkState::Away);
+        epoch.set(LinkState::Closed);
+        epoch.resume();
+        assert_eq!(epoch.state(), LinkState::Closed);
     }
 }

@@ -74,6 +74,12 @@ impl Sources {
         true
     }
 
+    /// Opens a source that was away and has missed nothing. Returns `false` if it was not away.
+    pub(crate) fn resume(&mut self, id: SourceId) -> bool {
+        let is_away = self.get_mut(id).is_some_and(|source| source.state == LinkState::Away);
+        is_away && self.set(id, LinkState::Open)
+    }
+
     /// Records that everything committed before a time has been applied, or that this is not certain.
     pub(crate) fn prove(&mut self, id: SourceId, as_of: Option<Instant>) {
         if let Some(source) = self.get_mut(id).filter(|source| source.state == LinkState::Open) {

@@ -31,6 +31,11 @@ impl ChannelSource {
         self.channel.set_source(self.id, state);
     }
 
+    /// Opens the source again if it was away, since nothing was missed.
+    pub(crate) fn resume(&self) {
+        self.channel.resume_source(self.id);
+    }
+
     /// Records that everything committed before a time has been applied.
     pub(crate) fn prove(&self, as_of: Instant) {
         self.channel.prove(self.id, Some(as_of));
@@ -58,6 +63,10 @@ impl ReceptionObserver for ChannelSource {
 
     fn on_disconnected(&self) {
         self.set(LinkState::Away);
+    }
+
+    fn on_resumed(&self) {
+        self.resume();
     }
 
     fn on_silenced(&self) {

@@ -54,6 +54,22 @@ impl ConnId {
         Self { packed: number << 16 | u64::from(name) }
     }
 
+    /// Returns the id of a connection of an [`EventSource`](crate::EventSource), with a label.
+    ///
+    /// ```
+    /// use notifyman::ConnId;
+    ///
+    /// let id = ConnId::of_source(1, "berlin");
+    /// assert_eq!((id.number(), id.to_string().as_str()), (1, "berlin"));
+    /// ```
+    ///
+    /// # Limits
+    ///
+    /// Of the number, the lower 48 bits are used, and of the label the first 63 bytes, as of [`Config::label`].
+    pub fn of_source(number: u64, label: &str) -> Self {
+        Self::new(number, &Config::new().label(label))
+    }
+
     /// Returns the number of the connection, counted from 1 in its manager.
     ///
     /// ```

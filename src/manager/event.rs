@@ -1,5 +1,6 @@
 //! The events of a manager.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::named;
@@ -26,6 +27,10 @@ pub enum Event {
     /// A connection is restored, or listens again to channels that its server had forgotten. The gap says what may have been
     /// missed; it comes before every notification received since. In a stream of the manager (feature `stream`) also
     /// notifications that were dropped because the program was too slow: [`Error::TooSlow`].
+    ///
+    /// If the gap has no channels, nothing was missed: `for channel in gap.channels() { flush(channel) }` is right in every case. A
+    /// manager reports such a gap only for a connection without channels; an [`EventSource`](crate::EventSource) also after a
+    /// silence that turned out to be harmless, and when it carries further channels.
     #[doc(alias = "ListenerEventReconnected")]
     Restored(ConnId, Gap),
     /// A connection was lost for good, or could not be opened or restored, for this reason. It is in the
@@ -40,6 +45,8 @@ pub enum Event {
     /// was committed in its database before, and notifies its channels, has been yielded, or is covered by a reported gap.
     /// Reported only with [`report_canaries`](crate::NotificationManager::report_canaries).
     CanaryReceived(ConnId, Instant),
+    /// A connection of an [`EventSource`](crate::EventSource) does not carry these channels any more.
+    Unlistened(ConnId, Arc<[Box<str>]>),
 }
 
 /// A check of delivery: see [`Event::CheckRefused`].

@@ -17,6 +17,7 @@ mod event_loop;
 mod fleet;
 mod handle;
 mod id_name;
+mod source;
 mod stats;
 #[cfg(feature = "stream")]
 mod stream;
@@ -37,6 +38,7 @@ pub use self::fleet::Backoff;
 pub(crate) use self::fleet::CanaryPace;
 use self::fleet::{Canaries, Heartbeat};
 pub use self::handle::Handle;
+pub use self::source::EventSource;
 pub use self::stats::Stats;
 #[cfg(feature = "stream")]
 pub use self::stream::EventStream;
@@ -374,7 +376,7 @@ impl NotificationManager {
     /// Returns the next event; `None` is the end.
     ///
     /// The iterator takes from the same queue, but leaves out [`Event::Disconnected`], [`Event::Lost`] (see the garbage),
-    /// [`Event::Opened`], [`Event::InTransaction`] and [`Event::CheckRefused`], and puts the gap of [`Event::Restored`] into a
+    /// [`Event::Opened`], [`Event::InTransaction`], [`Event::Unlistened`] and [`Event::CheckRefused`], and puts the gap of [`Event::Restored`] into a
     /// [batch](Batch::gap): the first one with notifications, or an empty one.
     ///
     /// ```no_run
@@ -737,7 +739,8 @@ impl Iterator for NotificationManager {
                     | Event::Lost(..)
                     | Event::InTransaction(_)
                     | Event::CheckRefused(..)
-                    | Event::CanaryReceived(..),
+                    | Event::CanaryReceived(..)
+                    | Event::Unlistened(..),
                 )) => {}
             }
         }

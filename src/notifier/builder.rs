@@ -1,13 +1,15 @@
 //! The builder: the settings of a notifier, before it is built.
 
+use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::manager::{Backoff, CanaryPace};
+use crate::manager::{Backoff, CanaryPace, EventSource};
 use crate::notifier::Notifier;
+use crate::notifier::databases;
 use crate::notifier::queue::Queue;
 use crate::notifier::settings::NotifierSettings;
 use crate::notifier::shared::NotifierCore;
@@ -29,18 +31,22 @@ use crate::notifier::shared::NotifierCore;
 ///     .start()?;
 /// # Ok(()) }
 /// ```
-#[derive(Debug, Clone)]
 #[must_use]
 pub struct NotifierBuilder {
-    config: Config,
-    /// The configurations of the other databases.
-    others: Vec<Config>,
+    /// The configurations of the databases.
+    databases: Vec<Config>,
+    /// The source in the place of databases.
+    external: Option<Box<dyn EventSource>>,
     settings: NotifierSettings,
 }
 
 impl NotifierBuilder {
     pub(crate) fn new(config: Config) -> Self {
-        Self { config, others: Vec::new(), settings: NotifierSettings::default() }
+        Self { databases: vec![config], external: None, settings: NotifierSettings::default() }
+    }
+
+    pub(crate) fn over(source: Box<dyn EventSource>) -> Self {
+        Self { databases: Vec::new(), external: Some(source), settings: NotifierSettings::default() }
     }
 
     /// Adds a database. A start opens the sessions of all databases, concurrently, and fails if one cannot be opened;
@@ -63,13 +69,17 @@ impl NotifierBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if the connection string is invalid.
+    /// [`Error::Config`] if the connection string is invalid. [`Error::NoDatabase`] for a notifier [over](Notifier::over) a source.
     pub fn database<C>(mut self, config: C) -> Result<Self, Error>
     where
         C: TryInto<Config>,
         Error: From<C::Error>,
     {
-        self.others.push(config.try_into()?);
+        if self.external.is_some() {
+            let instead = "create another notifier for the database";
+            return Err(Error::NoDatabase { action: "add a database", instead });
+        }
+        self.databases.push(config.try_into()?);
         Ok(self)
     }
 
@@ -267,11 +277,14 @@ impl NotifierBuilder {
         I: Clone + Eq + Hash + Send + 'static,
     {
         let core = Arc::new(NotifierCore::new(self.settings));
-        let at = core.add_database(self.config);
-        for config in self.others {
-            core.add_database(config);
+        for config in self.databases {
+            // It fails only with a source.
+            let _ = databases::add_database(&core, config);
         }
-        Notifier::from_core(core, at)
+        if let Some(source) = self.external {
+            databases::set_external(&core, source);
+        }
+        Notifier::from_core(core, 0)
     }
 
     /// Builds a notifier and starts it.
@@ -297,5 +310,14 @@ impl NotifierBuilder {
         let notifier = self.build();
         notifier.start()?;
         Ok(notifier)
+    }
+}
+
+impl fmt::Debug for NotifierBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = self.external.as_ref().map(|source| source.connections());
+        let mut builder = f.debug_struct("NotifierBuilder");
+        builder.field("databases", &self.databases).field("connections", &connections);
+        builder.field("settings", &self.settings).finish()
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Database<I: 'static> {
     last_generation: u32,
     /// The limits of names, as the last session reported them.
     limits: Limits,
+    /// The channels that an external source carries.
+    carried: BTreeSet<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,8 @@ struct ChannelState<I: 'static> {
     /// Distinguishes a reply from one to an earlier LISTEN of the same channel. Stays the same while a session is restored.
     generation: u32,
     status: ListenStatus,
+    /// `true` if the subscribers have been informed of a disconnect, and of nothing since.
+    is_away: bool,
     waiters: Vec<AckWaiter<I>>,
 }
 
@@ -108,6 +112,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
             last_generation: 0,
             // The stricter limits until a session reports its own: a name that is too long would prevent its opening.
             limits: Limits::Exact,
+            carried: BTreeSet::new(),
         }
     }
 
@@ -199,7 +204,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     fn add_channel_state(&mut self, channel: Box<str>, status: ListenStatus) -> u32 {
         self.last_generation = self.last_generation.wrapping_add(1);
         let generation = self.last_generation;
-        self.channel_states.insert(channel, ChannelState { generation, status, waiters: Vec::new() });
+        self.channel_states.insert(channel, ChannelState { generation, status, is_away: false, waiters: Vec::new() });
         generation
     }
 
@@ -263,7 +268,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
 
     fn acknowledge(&mut self, channel: &str, actions: &mut DeferredActions<I>) {
         let Some(state) = self.channel_states.get_mut(channel) else { return };
-        state.status = ListenStatus::Acknowledged;
+        (state.status, state.is_away) = (ListenStatus::Acknowledged, false);
         actions.complete(std::mem::take(&mut state.waiters), Ok(()));
         self.change_receivers(channel, ReceiverChange::Refresh, actions);
     }
@@ -321,16 +326,69 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         self.session = DatabaseSession::Away(id);
         self.inform_observers(None, ReceptionChange::Disconnected);
         for (channel, state) in self.channel_states.iter_mut().filter(|(_, state)| state.is_acknowledged()) {
-            state.status = ListenStatus::NotRequested;
+            (state.status, state.is_away) = (ListenStatus::NotRequested, true);
             let report = ReceiverChange::Report(Reason::Disconnected(error.clone()));
             self.subscriptions.change_receivers(self.at, channel, report, actions);
         }
     }
 
-    /// Reports a gap to the subscribers of its channels.
-    pub(crate) fn report_gap(&self, gap: &Gap, actions: &mut DeferredActions<I>) {
+    /// Reports a gap to the subscribers of its channels, and its end to those of other channels that are listened to again.
+    pub(crate) fn report_gap(&self, gap: &Gap, channels: &BTreeSet<&str>, actions: &mut DeferredActions<I>) {
         for channel in gap.channels() {
+            if self.session.is_open() && !matches!(gap.cause(), Error::Unregistered) {
+                // No disconnect came before. Everything is forgotten once the channel is acknowledged again.
+                self.inform_observers(Some(channel), ReceptionChange::Disconnected);
+            }
             self.change_receivers(channel, ReceiverChange::Report(Reason::Restored(gap.clone())), actions);
+        }
+        let affected: BTreeSet<&str> = gap.channels().iter().map(AsRef::as_ref).collect();
+        let away = self.channel_states.iter().filter(|(_, state)| state.is_away).map(|(channel, _)| &**channel);
+        for channel in away.filter(|channel| channels.contains(channel) && !affected.contains(channel)) {
+            self.inform_observers(Some(channel), ReceptionChange::Resumed);
+            self.change_receivers(channel, ReceiverChange::Report(Reason::Resumed(gap.clone())), actions);
+        }
+    }
+
+    /// Handles the opening of a connection of an external source, which carries these channels.
+    pub(crate) fn set_carried(&mut self, channels: &BTreeSet<&str>) {
+        self.carried = channels.iter().map(|channel| (*channel).into()).collect();
+    }
+
+    /// Returns the error for the first wanted channel that a connection of an external source does not carry.
+    pub(crate) fn check_carried(&self, channels: &BTreeSet<&str>) -> Result<(), Error> {
+        let mut wanted: Vec<&str> = self.channel_states.keys().map(AsRef::as_ref).collect();
+        wanted.sort_unstable();
+        match wanted.into_iter().find(|channel| !channels.contains(channel)) {
+            Some(channel) => Err(Error::NotRelayed { channel: channel.into() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Answers a LISTEN to a channel in the place of an external source.
+    pub(crate) fn answer(&mut self, channel: (Box<str>, u32), actions: &mut DeferredActions<I>) {
+        let name = channel.0.clone();
+        // Until the connection is open, it is not known.
+        let is_refused = self.session.is_open() && !self.carried.contains(&name);
+        let reply = if is_refused { Err(Error::NotRelayed { channel: name.clone() }) } else { Ok(()) };
+        self.handle_reply(vec![channel], &reply, actions);
+        if let Err(error) = reply {
+            if let Some(state) = self.channel_states.get_mut(&name) {
+                state.is_away = false;
+            }
+            self.inform_observers(Some(&name), ReceptionChange::Silenced);
+            self.change_receivers(&name, ReceiverChange::Lose(error), actions);
+        }
+    }
+
+    /// Handles channels that an external source does not carry any more.
+    pub(crate) fn handle_unlisten(&mut self, channels: &[Box<str>], actions: &mut DeferredActions<I>) {
+        for channel in channels {
+            self.carried.remove(channel);
+            let Some(state) = self.channel_states.get_mut(channel) else { continue };
+            (state.status, state.is_away) = (ListenStatus::NotRequested, false);
+            self.inform_observers(Some(channel), ReceptionChange::Silenced);
+            let error = Error::NotRelayed { channel: channel.clone() };
+            self.change_receivers(channel, ReceiverChange::Lose(error), actions);
         }
     }
 
@@ -440,7 +498,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
 /// Returns `true` if the server or a check by the client refused the request. All other errors end the session.
 fn is_refusal(error: &Error) -> bool {
     match error {
-        Error::Value(_) => true,
+        Error::Value(_) | Error::NotRelayed { .. } => true,
         Error::Server(error) => error.severity() == "ERROR",
         _ => false,
     }

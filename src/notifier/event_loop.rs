@@ -1,22 +1,23 @@
-//! The loop of a notifier: the manager's events in, queued notifications and reports out.
+//! The loop of a notifier: the events of a manager or of another source in, queued notifications and reports out.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::connection::Linked as _;
 use crate::error::Error;
 use crate::gap::Gap;
-use crate::manager::{ConnId, Event, NotificationManager};
+use crate::manager::{ConnId, Event};
 use crate::notification::NotificationRef;
 use crate::notifier::channel::{ChannelTable, FanoutChannel};
 use crate::notifier::database::DatabaseSession;
 use crate::notifier::deferred::DeferredActions;
+use crate::notifier::running_source::RunningSource;
 #[cfg(feature = "metrics")]
 use crate::notifier::samples::SampleTimer;
 use crate::notifier::segment::SegmentEntries;
 use crate::notifier::shared::{NotifierCore, NotifierState, RunPhase};
+use crate::notifier::source::{OpenConnection, RunSource};
 use crate::notifier::subscription::Subscription;
 use crate::proto::sql::Limits;
 use crate::sync::atomic::Ordering::{Relaxed, Release};
@@ -50,8 +51,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
         Self { core, run }
     }
 
-    /// Handles events until the manager ends, or until a session cannot be opened at the start.
-    pub(crate) fn run(self, mut manager: NotificationManager) {
+    /// Handles events until the source ends, or until a session cannot be opened at the start.
+    pub(crate) fn run(self, mut running: RunningSource<I>) {
         // A local variable is dropped before the argument: nothing is requested from a manager that is gone.
         let this = self;
         let core = &this.core;
@@ -66,13 +67,21 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
             // The first attempt to open a session is the only one, unless the notifier keeps trying.
             if is_starting && core.lock().phase != RunPhase::Starting {
                 is_starting = false;
-                manager = settings.supervise(manager);
+                running.supervise(settings);
             }
-            match manager.next_event() {
+            let Some(source) = running.get_mut() else { return };
+            match source.next_event() {
                 Some(Event::Notifies(id, batch)) => this.distribute(id, batch.iter()),
-                Some(Event::Opened(id)) => this.handle_open(&manager, id, None),
-                Some(Event::Restored(id, gap)) => this.handle_open(&manager, id, Some(gap)),
-                Some(Event::Lost(_, error)) if is_starting => {
+                Some(Event::Opened(id)) => {
+                    if let Err(error) = this.check_carried(source, id, is_starting) {
+                        core.lock().failure = Some(error);
+                        return;
+                    }
+                    this.handle_open(source, id, None);
+                }
+                Some(Event::Restored(id, gap)) => this.handle_open(source, id, Some(gap)),
+                // Without supervision, a manager does not try again.
+                Some(Event::Lost(_, error) | Event::Disconnected(_, error)) if is_starting => {
                     core.lock().failure = Some(error);
                     return;
                 }
@@ -80,10 +89,11 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
                 Some(Event::Lost(id, error)) => this.handle_final_loss(id, &error),
                 // The manager logs a refused check.
                 Some(Event::CanaryReceived(id, sent)) => this.handle_canary(id, sent),
-                Some(Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..)) => {}
+                // A manager's connections do not listen to what this notifier has requested not to listen to.
+                Some(Event::Unlistened(id, channels)) if source.is_external() => this.handle_unlisten(id, &channels),
+                Some(Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..) | Event::Unlistened(..)) => {}
                 None => {
-                    // Without a stop, the manager ends only if its poll fails, which moves all connections to the garbage.
-                    let failure = manager.take_garbage().pop().map(|(_, dead)| dead.error().clone());
+                    let failure = source.take_failure();
                     let mut state = core.lock();
                     if state.phase != RunPhase::Stopping {
                         state.failure = failure;
@@ -92,7 +102,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
                 }
             }
             #[cfg(feature = "metrics")]
-            samples.handle_event(core, &mut manager);
+            samples.handle_event(core, source);
         }
     }
 
@@ -194,12 +204,26 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
         });
     }
 
-    /// Handles a session that is open for the first time, or again with a gap.
-    fn handle_open(&self, manager: &NotificationManager, id: ConnId, gap: Option<Gap>) {
-        if let Some(db) = manager.get(id) {
-            self.core.lock().pids.insert(id, db.pid());
-            self.record_open(id, gap, &db.link().channels().collect(), db.link().limits());
+    /// Checks, at the start, that an external source carries the channels that are wanted.
+    fn check_carried(&self, source: &RunSource, id: ConnId, is_starting: bool) -> Result<(), Error> {
+        if !is_starting || !source.is_external() {
+            return Ok(());
         }
+        let check = |open: OpenConnection<'_>| {
+            self.change(id, |state, at, _| state.database(at)?.check_carried(&open.channels))
+        };
+        source.with_open(id, check).flatten().unwrap_or(Ok(()))
+    }
+
+    /// Handles a session that is open for the first time, or again with a gap.
+    fn handle_open(&self, source: &RunSource, id: ConnId, gap: Option<Gap>) {
+        source.with_open(id, |OpenConnection { pid, channels, limits }| {
+            match pid {
+                Some(pid) => drop(self.core.lock().pids.insert(id, pid)),
+                None => _ = self.change(id, |state, at, _| state.database(at).map(|it| it.set_carried(&channels))),
+            }
+            self.record_open(id, gap, &channels, limits);
+        });
     }
 
     pub(crate) fn record_open(&self, id: ConnId, gap: Option<Gap>, channels: &BTreeSet<&str>, limits: Limits) {
@@ -210,7 +234,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
                 if !matches!(gap.cause(), Error::Unregistered) {
                     self.core.context.counters.restores.add(1);
                 }
-                database.report_gap(&gap, actions);
+                database.report_gap(&gap, channels, actions);
             }
             let diff = database.handle_open(id, channels, limits, actions);
             self.core.request(state, at, diff);
@@ -229,6 +253,14 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
             let Some(database) = state.databases.get_mut(at) else { return };
             self.core.context.counters.losses.add(1);
             database.handle_disconnect(id, error, actions);
+        });
+    }
+
+    /// Handles channels that an external source does not carry any more.
+    fn handle_unlisten(&self, id: ConnId, channels: &[Box<str>]) {
+        self.change(id, |state, at, actions| {
+            let Some(database) = state.databases.get_mut(at) else { return };
+            database.handle_unlisten(channels, actions);
         });
     }
 

@@ -13,14 +13,16 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::error::Error;
-use crate::manager::{NotificationManager, Ticket};
+use crate::manager::Ticket;
 use crate::notifier::database::DatabaseSession;
 use crate::notifier::deferred::DeferredActions;
 use crate::notifier::dispatcher::Dispatcher;
 use crate::notifier::event_loop::NotifierLoop;
+use crate::notifier::running_source::RunningSource;
 #[cfg(feature = "metrics")]
 use crate::notifier::samples;
 use crate::notifier::shared::{NotifierCore, NotifierState, RunPhase};
+use crate::notifier::source::RunSource;
 
 /// The time after which the state is checked again while idle threads are about to end.
 const MOMENT: Duration = Duration::from_millis(1);
@@ -239,44 +241,34 @@ fn on_thread<I: Clone + Eq + Hash + Send + 'static>(
 /// The threads of a run, before they are spawned.
 struct RunThreads<I: Clone + Eq + Hash + Send + 'static> {
     core: Arc<NotifierCore<I>>,
-    manager: NotificationManager,
+    source: RunningSource<I>,
     dispatcher: Arc<Dispatcher<I>>,
     run: u64,
 }
 
 impl<I: Clone + Eq + Hash + Send + 'static> RunThreads<I> {
-    /// Begins a run: dials a session for each database.
+    /// Begins a run: dials a session for each database, or starts the external source.
     fn begin(core: &Arc<NotifierCore<I>>, state: &mut NotifierState<I>, actions: &mut DeferredActions<I>) -> Self {
         let settings = &core.settings;
-        let mut manager = settings.manager();
         let dispatcher = Arc::new(Dispatcher::new(settings.workers));
         state.run += 1;
         state.phase = RunPhase::Starting;
         if settings.keep_trying {
-            manager = settings.supervise(manager);
             (state.phase, state.last_running) = (RunPhase::Running, state.run);
         }
         state.failure = None;
-        state.handle = Some(manager.handle());
         state.dispatcher = Some(Arc::clone(&dispatcher));
         state.by_connection.clear();
-        for (at, database) in state.databases.iter_mut().enumerate() {
-            let channels = database.begin_session(settings.own_channel(), !settings.keep_trying, actions);
-            match manager.dial(&database.config, channels) {
-                Ok(id) => {
-                    database.session = DatabaseSession::Opening(Some(id));
-                    state.by_connection.insert(id, at);
-                }
-                Err(error) => database.handle_final_loss(&error, actions),
-            }
-        }
-        Self { core: Arc::clone(core), manager, dispatcher, run: state.run }
+        let source =
+            if state.is_external { begin_external(core, state, actions) } else { begin_manager(core, state, actions) };
+        state.handle = source.as_ref().map(RunSource::handle);
+        Self { core: Arc::clone(core), source: RunningSource::new(core, source), dispatcher, run: state.run }
     }
 
     /// Spawns the threads, and returns the number of the run. Threads that cannot be spawned count as ended, and the others
     /// end too.
     fn spawn(self) -> Result<u64, Error> {
-        let Self { core, manager, dispatcher, run } = self;
+        let Self { core, source, dispatcher, run } = self;
         let new_exit = || ThreadExit { core: Arc::clone(&core), dispatcher: Arc::clone(&dispatcher), run };
         let builder = |name: &str| thread::Builder::new().name(format!("notifier {name}"));
         let mut spawned = Ok(());
@@ -293,16 +285,64 @@ impl<I: Clone + Eq + Hash + Send + 'static> RunThreads<I> {
         let (exit, notifier_loop) = (new_exit(), NotifierLoop::new(Arc::clone(&core), run));
         if spawned.is_ok() {
             let receive = move || {
-                // The thread has ended only once the manager is dropped.
+                // The thread has ended only once the manager is dropped, or the source returned.
                 let (_exit, notifier_loop) = (exit, notifier_loop);
                 core.threads.join();
-                notifier_loop.run(manager);
+                notifier_loop.run(source);
             };
             spawned = builder("loop").spawn(receive).map(drop);
         }
         // The loop stops the run when it is dropped, also with a closure that could not be spawned.
         spawned.map(|()| run).map_err(|error| Error::io("starting a thread", error))
     }
+}
+
+/// Begins a run with a manager: dials a session for each database.
+fn begin_manager<I: Clone + Eq + Hash + Send + 'static>(
+    core: &NotifierCore<I>,
+    state: &mut NotifierState<I>,
+    actions: &mut DeferredActions<I>,
+) -> Option<RunSource> {
+    let settings = &core.settings;
+    let mut manager = settings.manager();
+    if settings.keep_trying {
+        manager = settings.supervise(manager);
+    }
+    for (at, database) in state.databases.iter_mut().enumerate() {
+        let channels = database.begin_session(settings.own_channel(), !settings.keep_trying, actions);
+        match manager.dial(&database.config, channels) {
+            Ok(id) => {
+                database.session = DatabaseSession::Opening(Some(id));
+                state.by_connection.insert(id, at);
+            }
+            Err(error) => database.handle_final_loss(&error, actions),
+        }
+    }
+    Some(RunSource::Manager(Box::new(manager)))
+}
+
+/// Begins a run with the external source, each connection of which has a database.
+fn begin_external<I: Clone + Eq + Hash + Send + 'static>(
+    core: &NotifierCore<I>,
+    state: &mut NotifierState<I>,
+    actions: &mut DeferredActions<I>,
+) -> Option<RunSource> {
+    let mut source = state.external.take();
+    // The former run returns the source before it has ended.
+    let started = source.as_mut().map_or(Err(Error::Stopped), |source| source.start());
+    let connections = source.as_ref().map(|source| source.connections()).unwrap_or_default();
+    for (at, database) in state.databases.iter_mut().enumerate() {
+        database.begin_session(None, !core.settings.keep_trying, actions);
+        match (connections.get(at), &started) {
+            (Some(id), Ok(())) => {
+                database.session = DatabaseSession::Opening(Some(*id));
+                state.by_connection.insert(*id, at);
+            }
+            (None, Ok(())) => database.handle_final_loss(&Error::UnknownConnection, actions),
+            (_, Err(error)) => database.handle_final_loss(error, actions),
+        }
+    }
+    source.map(RunSource::External)
 }
 
 /// Records the end of a thread of a run when it is dropped, also by a panic.

@@ -19,6 +19,7 @@ mod counters;
 mod cursor;
 mod cursor_list;
 mod database;
+mod databases;
 mod deferred;
 mod deferred_drop;
 mod delivery;
@@ -48,11 +49,13 @@ mod queue;
 mod receivers;
 mod registry;
 mod requests;
+mod running_source;
 #[cfg(feature = "metrics")]
 mod samples;
 mod segment;
 mod settings;
 mod shared;
+mod source;
 mod state_watch;
 #[cfg(feature = "stream")]
 mod stream;
@@ -93,7 +96,7 @@ pub use self::stream::{NotifierStream, StreamId, StreamOpening, StreamRequest};
 pub(crate) use self::subscription::SubscriptionTarget;
 use crate::config::Config;
 use crate::error::Error;
-use crate::manager::Ticket;
+use crate::manager::{EventSource, Ticket};
 
 /// A set of callbacks by channel, with the threads that call them: see the [module](self).
 ///
@@ -147,6 +150,22 @@ impl Notifier {
         Error: From<C::Error>,
     {
         Ok(NotifierBuilder::new(config.try_into()?))
+    }
+
+    /// Returns a builder for a notifier that receives from a source in the place of a database, such as a relay's reader:
+    /// [`EventSource`] has an example.
+    ///
+    /// All rules of notifiers hold, and each connection of the source is a database of the notifier, in the order of
+    /// [`databases`](Self::databases), with the label in its [`config`](Self::config). A subscription is acknowledged at once if the
+    /// source carries the channel, and otherwise refused with [`Error::NotRelayed`]; before the connection is open, it waits for
+    /// that. If the source no longer carries a channel, its subscribers receive [`Reason::Lost`] with that error. A silence of
+    /// the source is a [`Reason::Disconnected`], after which [`Reason::Restored`] follows if anything may be missing, and otherwise
+    /// [`Reason::Resumed`].
+    ///
+    /// Nothing can be sent: [`notify`](Self::notify) fails with [`Error::NoDatabase`]. The settings of the builder for sessions
+    /// (reconnect, heartbeat, canary and audit) have no effect: the source has its own.
+    pub fn over(source: impl EventSource) -> NotifierBuilder {
+        NotifierBuilder::over(Box::new(source))
     }
 }
 
@@ -210,13 +229,14 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if the connection string is invalid.
+    /// [`Error::Config`] if the connection string is invalid. [`Error::NoDatabase`] if the notifier is [over](Notifier::over) a
+    /// source, whose connections [`databases`](Self::databases) returns.
     pub fn at<C>(&self, config: C) -> Result<Self, Error>
     where
         C: TryInto<Config>,
         Error: From<C::Error>,
     {
-        let at = self.core().add_database(config.try_into()?);
+        let at = databases::add_database(self.core(), config.try_into()?)?;
         Ok(Self { owner: Arc::clone(&self.owner), at })
     }
 

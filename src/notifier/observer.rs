@@ -13,6 +13,9 @@ pub(crate) trait ReceptionObserver: Send + Sync {
     /// The session is lost, and is being restored.
     fn on_disconnected(&self);
 
+    /// The session is restored, and nothing was missed.
+    fn on_resumed(&self);
+
     /// The callback is not called until the channel is listened to again: the subscription is muted, the notifier is stopped,
     /// or the session is lost for good.
     fn on_silenced(&self);
@@ -53,6 +56,7 @@ struct PassingCanary {
 pub(crate) enum ReceptionChange {
     Listening,
     Disconnected,
+    Resumed,
     Silenced,
     Ended,
 }
@@ -73,6 +77,7 @@ impl ObservedReception {
         match change {
             ReceptionChange::Listening => self.observer.on_listening(),
             ReceptionChange::Disconnected => self.observer.on_disconnected(),
+            ReceptionChange::Resumed => self.observer.on_resumed(),
             ReceptionChange::Silenced => self.observer.on_silenced(),
             ReceptionChange::Ended => self.observer.on_ended(),
         }
@@ -125,6 +130,9 @@ mod tests {
         }
         fn on_disconnected(&self) {
             self.add("disconnected");
+        }
+        fn on_resumed(&self) {
+            self.add("resumed");
         }
         fn on_silenced(&self) {
             self.add("silenced");
@@ -183,6 +191,7 @@ mod tests {
         let changes = [
             (ReceptionChange::Listening, "listening"),
             (ReceptionChange::Disconnected, "disconnected"),
+            (ReceptionChange::Resumed, "resumed"),
             (ReceptionChange::Silenced, "silenced"),
             (ReceptionChange::Ended, "ended"),
         ];

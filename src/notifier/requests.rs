@@ -11,6 +11,7 @@ use crate::notifier::deferred::steps::STEP;
 use crate::notifier::lifecycle::State;
 use crate::notifier::receivers::ReceiverSnapshot;
 use crate::notifier::shared::NotifierCore;
+use crate::notifier::source::SourceHandle;
 use crate::notifier::subscription::{Subscription, SubscriptionTarget};
 
 /// Subscribes a callback, and waits until the server has acknowledged its channel. After an error, nothing is subscribed.
@@ -60,7 +61,7 @@ pub(crate) fn unsubscribe<I: Clone + Eq + Hash + Send + 'static>(
         }
         Ok(match (&state.handle, session) {
             // The channel may have been unlistened before. Under the lock, this comes before any later LISTEN.
-            (Some(handle), Some(session)) => handle.unlisten(session, [channel]),
+            (Some(SourceHandle::Manager(handle)), Some(session)) => handle.unlisten(session, [channel]),
             _ => Ticket::resolved(&core.threads, Ok(())),
         })
     })

@@ -4,8 +4,8 @@ use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::manager::NotificationManager;
 use crate::notifier::shared::NotifierCore;
+use crate::notifier::source::RunSource;
 
 /// The time between two samples.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -27,8 +27,8 @@ pub(crate) struct SampleTimer {
 }
 
 impl SampleTimer {
-    /// Publishes the metrics if that is due after an event, and lets the manager report when it is due again.
-    pub(crate) fn handle_event<I>(&mut self, core: &NotifierCore<I>, manager: &mut NotificationManager)
+    /// Publishes the metrics if that is due after an event, and lets the source report when it is due again.
+    pub(crate) fn handle_event<I>(&mut self, core: &NotifierCore<I>, source: &mut RunSource)
     where
         I: Clone + Eq + Hash + Send + 'static,
     {
@@ -39,7 +39,7 @@ impl SampleTimer {
         }
         let is_armed = !(is_due && publish(core, false));
         if std::mem::replace(&mut self.is_armed, is_armed) != is_armed {
-            manager.set_timeout(is_armed.then_some(PERIOD));
+            source.set_timeout(is_armed.then_some(PERIOD));
         }
     }
 }

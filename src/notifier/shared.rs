@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use self::guard::StateGuard;
 pub(crate) use self::state::{NotifierState, RunPhase};
-use crate::config::Config;
 use crate::error::Error;
 use crate::manager::{ThreadMark, Ticket};
 use crate::notifier::channel::ChannelTable;
@@ -27,6 +26,7 @@ use crate::notifier::dispatcher::Dispatcher;
 use crate::notifier::meters::NotifierMeters;
 use crate::notifier::panic_log::PanicLog;
 use crate::notifier::settings::NotifierSettings;
+use crate::notifier::source::SourceHandle;
 use crate::notifier::subscription::{SubscriptionContext, SubscriptionTarget};
 use crate::notifier::subscriptions;
 use crate::notifier::subscriptions::disconnected::DisconnectedSubscribers;
@@ -115,6 +115,10 @@ impl<I: 'static> NotifierCore<I> {
     pub(crate) fn notify(&self, at: usize, pairs: Vec<(String, String)>) -> Ticket<()> {
         let (handle, session) = {
             let state = self.lock();
+            if state.is_external {
+                let instead = "send in a connection to the database, in the transaction that writes";
+                return Ticket::resolved(&self.threads, Err(Error::NoDatabase { action: "notify", instead }));
+            }
             let session = state.databases.get(at).map(|database| match &database.session {
                 DatabaseSession::Lost(error) => Err(error.clone()),
                 session => session.id().ok_or(Error::Unopened),
@@ -122,7 +126,7 @@ impl<I: 'static> NotifierCore<I> {
             (state.handle.clone(), session)
         };
         match (handle, session) {
-            (Some(handle), Some(Ok(id))) => handle.notify_many(id, pairs),
+            (Some(SourceHandle::Manager(handle)), Some(Ok(id))) => handle.notify_many(id, pairs),
             (Some(_), Some(Err(error))) => Ticket::resolved(&self.threads, Err(error)),
             _ => Ticket::resolved(&self.threads, Err(Error::NotRunning)),
         }
@@ -139,6 +143,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
         let (result, dispatcher) = {
             let mut state = self.lock();
             let result = change(&mut state, &mut actions);
+            state.answer_requests(&mut actions);
             // The dispatcher of this run, even if the next one begins before the actions run.
             (result, state.dispatcher.clone())
         };
@@ -156,6 +161,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
                 let dispatcher = {
                     let mut state = self.lock();
                     is_over = self.step(&mut state, &mut steps, &mut of_step);
+                    state.answer_requests(&mut of_step);
                     state.dispatcher.clone()
                 };
                 of_step.schedule(dispatcher.as_deref());
@@ -300,9 +306,15 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
         }
     }
 
-    pub(crate) fn request(self: &Arc<Self>, state: &NotifierState<I>, at: usize, diff: ListenDiff) {
-        let Some(handle) = &state.handle else { return };
+    pub(crate) fn request(self: &Arc<Self>, state: &mut NotifierState<I>, at: usize, diff: ListenDiff) {
         let Some(id) = state.databases.get(at).and_then(|database| database.session.id()) else { return };
+        let handle = match &state.handle {
+            None => return,
+            Some(SourceHandle::Manager(handle)) => handle,
+            Some(SourceHandle::External(_)) => {
+                return state.unanswered.extend(diff.listen.into_iter().map(|channel| (at, channel)));
+            }
+        };
         if !diff.unlisten.is_empty() {
             // A failure ends the session, and the next one listens only to the wanted channels.
             drop(handle.unlisten(id, &diff.unlisten));
@@ -325,40 +337,16 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
     }
 
     /// Changes the state on the thread of the loop, unless its run has ended.
-    fn change_run(self: &Arc<Self>, run: u64, change: impl FnOnce(&mut NotifierState<I>, &mut DeferredActions<I>)) {
+    pub(crate) fn change_run(
+        self: &Arc<Self>,
+        run: u64,
+        change: impl FnOnce(&mut NotifierState<I>, &mut DeferredActions<I>),
+    ) {
         self.change(|state, actions| {
             if state.run == run && state.handle.is_some() {
                 change(state, actions);
             }
         });
-    }
-
-    /// Returns the index of the database that shares a session with `config`. A new database is added, and dialled if the
-    /// notifier is running.
-    pub(crate) fn add_database(self: &Arc<Self>, config: Config) -> usize {
-        let mut state = self.lock();
-        let known = state.databases.iter().position(|database| database.config.shares_session_with(&config));
-        if let Some(at) = known {
-            return at;
-        }
-        let at = state.databases.len();
-        let mut database = Database::new(at, config, &self.context);
-        if let Some(handle) = &state.handle {
-            // A new database has no subscription that must be changed.
-            let channels = database.begin_session(self.settings.own_channel(), true, &mut DeferredActions::default());
-            let (core, run) = (Arc::clone(self), state.run);
-            handle.dial_then(database.config.clone(), channels, move |id| {
-                core.change_run(run, |state, _| {
-                    if let (Ok(id), Some(database)) = (id, state.databases.get_mut(at)) {
-                        database.session = DatabaseSession::Opening(Some(id));
-                        state.by_connection.insert(id, at);
-                    }
-                });
-            });
-        }
-        state.databases.push(database);
-        self.notify_phase_changed();
-        at
     }
 
     /// Reads from one database, if it exists.
@@ -395,7 +383,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
         self.context.deferred_drop.drop_all();
         let state = self.lock();
         let mut stats = NotifierStats { waiting, ..self.context.counters.read() };
-        stats.canary_time = state.handle.as_ref().and_then(|handle| handle.stats().canary_time);
+        stats.canary_time = state.handle.as_ref().and_then(SourceHandle::canary_time);
         for database in &state.databases {
             let subscribers = database.subscriptions.registry.subscribers() as u64;
             stats.subscribers += subscribers;
@@ -440,7 +428,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
                 state.phase = RunPhase::Stopping;
                 // From here on nothing is requested from the manager.
                 if let Some(handle) = state.handle.take() {
-                    drop(handle.stop());
+                    handle.stop();
                 }
                 for database in &mut state.databases {
                     database.end_session(actions);

@@ -1,4 +1,4 @@
-//! The notifier with real servers: the rules N01 to N13.
+//! The notifier with real servers: the rules N01 to N14.
 
 mod callbacks;
 mod canary;
@@ -9,6 +9,7 @@ mod lifecycle;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod outages;
+mod over;
 mod sending;
 mod sessions;
 mod states;

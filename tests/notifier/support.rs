@@ -58,6 +58,7 @@ pub fn text<I>(delivery: &Delivery<'_, I>) -> String {
     };
     let reason = match missed.reason() {
         Reason::Restored(_) => "restored",
+        Reason::Resumed(_) => "resumed",
         Reason::Overflow => "overflow",
         Reason::Muted => "muted",
         Reason::Stopped => "stopped",

@@ -112,7 +112,7 @@ impl CommandPool {
             if state.opened.contains(&connection) {
                 print_message(format_args!("connection {connection}, channel {channel:?}: {missed}"));
             }
-            state.is_incomplete |= !matches!(missed.reason(), Reason::Disconnected(_));
+            state.is_incomplete |= missed.is_loss();
             if let Reason::Lost(_) = missed.reason() {
                 state.subscriptions.remove(&(connection, channel.to_owned()));
             }

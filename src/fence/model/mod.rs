@@ -40,7 +40,7 @@ const NEVER_STALE: &str = "no hit is older than what was handled";
 const HITS: [&str; 3] = ["a hit", "a hit after an invalidation was handled", "a hit after the link was restored"];
 
 /// The mistakes that let a stale value be served, each with the bounds that suffice to find it.
-const MISTAKES: [(Mistake, usize); 14] = [
+const MISTAKES: [(Mistake, usize); 16] = [
     (Mistake::RemovesBeforeStamp, 0),
     (Mistake::ComparesBeforeLock, 0),
     (Mistake::EvictsStamp, 0),
@@ -55,6 +55,8 @@ const MISTAKES: [(Mistake, usize); 14] = [
     (Mistake::SweepsWithoutNumber, 0),
     (Mistake::SweepsWithoutWait, 0),
     (Mistake::GapKeepsFloors, 5),
+    (Mistake::ResumesForAll, 2),
+    (Mistake::ResumeKeepsFloors, 5),
 ];
 
 impl Model for FenceModel {
@@ -92,6 +94,7 @@ impl Model for FenceModel {
         actions.extend([
             FenceModelAction::Replay,
             FenceModelAction::Canary,
+            FenceModelAction::Silence,
             FenceModelAction::Advance,
             FenceModelAction::Handle,
         ]);
@@ -124,6 +127,11 @@ impl Model for FenceModel {
                 state.link = LinkPhase::Lost;
             }
             FenceModelAction::Lose(_) => return None,
+            FenceModelAction::Silence if state.can_lose && state.link == LinkPhase::Open => {
+                (state.can_lose, state.is_away) = (false, true);
+                state.link = LinkPhase::Silent;
+            }
+            FenceModelAction::Silence => return None,
             FenceModelAction::Advance => self.advance(state)?,
             FenceModelAction::Handle => self.handle(state)?,
             FenceModelAction::Ask if state.question != QuestionPhase::None => return None,

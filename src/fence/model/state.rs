@@ -40,6 +40,10 @@ pub(super) enum Mistake {
     SweepsWithoutWait,
     /// A gap leaves the floors as they are.
     GapKeepsFloors,
+    /// The end of a silence in which nothing was missed begins no epoch for readers that have bypassed the cache meanwhile.
+    ResumesForAll,
+    /// The end of such a silence leaves the floors as they are.
+    ResumeKeepsFloors,
 }
 
 /// The kind of a message that the writer or the canary causes.
@@ -64,6 +68,10 @@ pub(super) enum LinkPhase {
     Opening(u8),
     /// The channel is open, and the LISTEN is on its way: a mistake.
     Hasty,
+    /// Nothing arrives, though nothing is lost: the channel is away.
+    Silent,
+    /// The silence is over, and the floor is marked.
+    Resuming,
     Open,
 }
 
@@ -142,6 +150,8 @@ pub(super) enum FenceModelAction {
     Canary,
     /// The session is lost with all messages but the first ones.
     Lose(usize),
+    /// Messages are late.
+    Silence,
     Advance,
     Handle,
     Ask,
@@ -172,7 +182,7 @@ pub(super) struct FenceModel {
 
 impl FenceModelState {
     pub(super) fn listens(&self) -> bool {
-        matches!(self.link, LinkPhase::Registered(_) | LinkPhase::Opening(_) | LinkPhase::Open)
+        !matches!(self.link, LinkPhase::Lost | LinkPhase::Away | LinkPhase::Hasty)
     }
 
     pub(super) fn mark(&mut self, floor: usize) {

@@ -65,6 +65,21 @@ impl FenceModel {
                 state.handled = state.handled.max(since);
                 LinkPhase::Open
             }
+            LinkPhase::Silent => {
+                if !self.is(Mistake::ResumeKeepsFloors) {
+                    state.mark(CHANNEL);
+                }
+                LinkPhase::Resuming
+            }
+            LinkPhase::Resuming => {
+                if !self.bounds.serves {
+                    // A reader of the database has seen it. In the mode `Serve`, readers have seen the cache.
+                    state.handled = state.committed;
+                    state.epoch += u8::from(!self.is(Mistake::ResumesForAll));
+                }
+                state.is_away = false;
+                LinkPhase::Open
+            }
             LinkPhase::Open => return None,
         };
         Some(())
@@ -74,6 +89,7 @@ impl FenceModel {
     pub(super) fn handle(&self, state: &mut FenceModelState) -> Option<()> {
         let (kind, version, step) = match state.handling {
             Some(handling) => handling,
+            None if matches!(state.link, LinkPhase::Silent | LinkPhase::Resuming) => return None,
             None if state.queue.is_empty() => return None,
             None => {
                 let (kind, version) = state.queue.remove(0);

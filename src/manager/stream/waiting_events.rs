@@ -9,6 +9,7 @@
 //! a connection has never many more reports than batches. An idle event waits separately, until the queue is empty.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::error::Error;
@@ -63,6 +64,7 @@ struct ConnectionEvents {
     refused_canary: Option<u64>,
     refused_audit: Option<u64>,
     canary: Option<u64>,
+    unlistened: Option<u64>,
 }
 
 /// The numbers of gaps: an event's gap has the number that the manager has given to it, plus that of the queue's own gaps.
@@ -106,6 +108,7 @@ impl WaitingEvents {
                 self.push_latest(id, event, position, |it| &mut it.refused_audit);
             }
             Event::CanaryReceived(id, _) => self.push_latest(id, event, position, |it| &mut it.canary),
+            Event::Unlistened(id, channels) => self.push_unlistened(id, channels, position),
             // These are reported once for each connection.
             Event::Opened(id) | Event::Lost(id, _) => {
                 drop(self.items.insert(position, (id, QueuedEvent::Report(event))))
@@ -126,6 +129,17 @@ impl WaitingEvents {
             self.items.remove(&earlier);
         }
         self.items.insert(position, (id, QueuedEvent::Report(event)));
+    }
+
+    /// Adds channels that are not listened to any more, to those of which that has not been taken.
+    fn push_unlistened(&mut self, id: ConnId, channels: Arc<[Box<str>]>, position: u64) {
+        let place = *self.connections.entry(id).or_default().unlistened.get_or_insert(position);
+        let (_, queued) =
+            self.items.entry(place).or_insert_with(|| (id, QueuedEvent::Report(Event::Unlistened(id, Arc::default()))));
+        if let QueuedEvent::Report(Event::Unlistened(_, known)) = queued {
+            let all: BTreeSet<Box<str>> = known.iter().chain(&*channels).cloned().collect();
+            *known = all.into_iter().collect();
+        }
     }
 
     fn push_batch(&mut self, id: ConnId, batch: Batch, position: u64, now: (Instant, SystemTime)) {
@@ -203,9 +217,8 @@ impl WaitingEvents {
                 positions.pop_front();
             }
         }
-        for place in
-            [&mut it.dropped, &mut it.in_transaction, &mut it.refused_canary, &mut it.refused_audit, &mut it.canary]
-        {
+        let places = [&mut it.dropped, &mut it.in_transaction, &mut it.refused_canary, &mut it.refused_audit];
+        for place in places.into_iter().chain([&mut it.canary, &mut it.unlistened]) {
             place.take_if(|at| *at == position);
         }
         if it.is_empty() {
@@ -260,8 +273,9 @@ impl HandoffQueue for WaitingEvents {
 
 impl ConnectionEvents {
     fn is_empty(&self) -> bool {
-        let single = [self.dropped, self.in_transaction, self.refused_canary, self.refused_audit, self.canary];
-        self.batches.is_empty() && self.outages.is_empty() && single.iter().all(Option::is_none)
+        let single = [self.dropped, self.in_transaction, self.refused_canary, self.refused_audit];
+        let mut single = single.into_iter().chain([self.canary, self.unlistened]);
+        self.batches.is_empty() && self.outages.is_empty() && single.all(|position| position.is_none())
     }
 }
 
@@ -338,6 +352,7 @@ mod tests {
             Event::InTransaction(id) => format!("{id}:transaction"),
             Event::CheckRefused(id, check, error) => format!("{id}:{check} {error}"),
             Event::CanaryReceived(id, _) => format!("{id}:canary"),
+            Event::Unlistened(id, channels) => format!("{id}:unlistened {}", channels.join("+")),
             Event::Opened(id) => format!("{id}:open"),
             Event::Idle => "idle".to_owned(),
         }

@@ -112,6 +112,11 @@ impl OwnedMissed {
         self.borrowed().dropped()
     }
 
+    /// Returns `true` if something may be missing already: see [`Missed::is_loss`](crate::notifier::Missed::is_loss).
+    pub fn is_loss(&self) -> bool {
+        self.borrowed().is_loss()
+    }
+
     fn borrowed(&self) -> Missed<'_, ()> {
         self.report.missed(&(), &self.channel)
     }

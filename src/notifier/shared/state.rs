@@ -1,12 +1,15 @@
 //! The state of a notifier, all of which is under one lock.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::manager::{ConnId, Handle};
+use crate::manager::{ConnId, EventSource};
 use crate::notifier::database::{Database, DatabaseSession};
+use crate::notifier::deferred::DeferredActions;
 use crate::notifier::dispatcher::Dispatcher;
+use crate::notifier::source::SourceHandle;
 
 pub(crate) struct NotifierState<I: 'static> {
     pub(crate) phase: RunPhase,
@@ -14,14 +17,20 @@ pub(crate) struct NotifierState<I: 'static> {
     pub(crate) run: u64,
     /// The latest run that reached [`RunPhase::Running`].
     pub(crate) last_running: u64,
-    /// The handle of the manager, while it is running.
-    pub(crate) handle: Option<Handle>,
+    /// The handle of the source, while it is running.
+    pub(crate) handle: Option<SourceHandle>,
+    /// `true` if there is one source for all runs, and not a manager for each.
+    pub(crate) is_external: bool,
+    /// That source, between two runs.
+    pub(crate) external: Option<Box<dyn EventSource>>,
     pub(crate) dispatcher: Option<Arc<Dispatcher<I>>>,
     /// The reason why the last run ended, if it was not stopped.
     pub(crate) failure: Option<Error>,
     /// Changes reach the servers without a call of `apply`.
     pub(crate) is_autorun: bool,
     pub(crate) databases: Vec<Database<I>>,
+    /// The LISTENs that an external source must answer: the index of the database, and the channel with its generation.
+    pub(crate) unanswered: Vec<(usize, (Box<str>, u32))>,
     pub(crate) by_connection: HashMap<ConnId, usize>,
     /// The process IDs of the open sessions, and of earlier ones.
     pub(crate) pids: HashMap<ConnId, i32>,
@@ -42,10 +51,13 @@ impl<I: 'static> NotifierState<I> {
             run: 0,
             last_running: 0,
             handle: None,
+            is_external: false,
+            external: None,
             dispatcher: None,
             failure: None,
             is_autorun,
             databases: Vec::new(),
+            unanswered: Vec::new(),
             by_connection: HashMap::new(),
             pids: HashMap::new(),
         }
@@ -65,6 +77,18 @@ impl<I: 'static> NotifierState<I> {
     pub(crate) fn session_pid(&self, at: usize) -> Option<i32> {
         let session = &self.databases.get(at)?.session;
         self.pids.get(&session.id().filter(|_| session.is_open())?).copied()
+    }
+
+    /// Answers the LISTENs that an external source must answer, at the end of a change: by then, what waits for the answers does.
+    pub(crate) fn answer_requests(&mut self, actions: &mut DeferredActions<I>)
+    where
+        I: Clone + Eq + Hash,
+    {
+        for (at, channel) in std::mem::take(&mut self.unanswered) {
+            if let Some(database) = self.databases.get_mut(at) {
+                database.answer(channel, actions);
+            }
+        }
     }
 
     pub(crate) fn check_running(&self) -> Result<(), Error> {

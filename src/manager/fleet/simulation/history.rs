@@ -280,6 +280,7 @@ impl History {
             Event::InTransaction(id) => (id, "in transaction"),
             Event::CheckRefused(id, ..) => (id, "check refused"),
             Event::CanaryReceived(id, _) => (id, "canary received"),
+            Event::Unlistened(id, _) => (id, "unlistened"),
         };
         if let Event::Disconnected(_, error) | Event::Lost(_, error) = event {
             self.count_loss(error);

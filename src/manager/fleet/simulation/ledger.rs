@@ -191,7 +191,7 @@ impl Record {
                 Ok(())
             }
             Event::CanaryReceived(_, sent) => self.check_certified(*sent, network, link),
-            Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..) => Ok(()),
+            Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..) | Event::Unlistened(..) => Ok(()),
         }
     }
 
