@@ -214,6 +214,7 @@ impl<S: Transport> Link<S> {
     pub(crate) fn release(&mut self) {
         self.session.discard_replies();
         self.session.leave_canary();
+        self.session.track_unlistens(false);
         self.flush();
     }
 
@@ -341,6 +342,17 @@ impl<S: Transport> Link<S> {
         let request = self.session.join_canary(channel);
         self.flush();
         request
+    }
+
+    /// Keeps the channels that the session does not listen to any more until they are taken.
+    pub(crate) fn track_unlistens(&mut self) {
+        self.session.track_unlistens(true);
+    }
+
+    /// Takes the channels that the session does not listen to any more since the last call.
+    #[inline]
+    pub(crate) fn take_unlistened(&mut self) -> Vec<Box<str>> {
+        self.session.take_unlistened()
     }
 
     // ---- history --------------------------------------------------------------------------------------------------

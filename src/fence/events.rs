@@ -8,7 +8,7 @@ use crate::fence::channel::ChannelCore;
 use crate::fence::epoch::LinkState;
 use crate::fence::invalidator::Invalidator;
 use crate::fence::subscription::ChannelSource;
-use crate::manager::{ConnId, Event, NotificationManager};
+use crate::manager::{ConnId, Event, EventSource, NotificationManager};
 use crate::notification::Batch;
 
 /// Applies the events of one connection to a channel of a fence: see
@@ -16,14 +16,16 @@ use crate::notification::Batch;
 ///
 /// While it exists, the channel is open except while the connection is lost; once it is dropped, nothing of the channel is served.
 ///
-/// No event reports an UNLISTEN, or that the connection was [removed](NotificationManager::remove) from the manager: drop this
-/// before. Otherwise the channel stays open, and nothing invalidates what it serves.
+/// [`Event::Unlistened`] closes the channel, also if the connection was [removed](NotificationManager::remove) from the manager. It
+/// stays closed, even if the connection listens to it again, until this is dropped and another one is made. Make that after the event.
 #[derive(Debug)]
 #[must_use = "a channel is open only as long as this exists and is given the events"]
 pub struct FencedEvents<K> {
     source: ChannelSource,
     conn: ConnId,
     invalidator: Invalidator<K>,
+    /// `true` once the connection has not listened to the channel, so that its events say nothing about that.
+    has_ended: bool,
 }
 
 /// Applies the batches of one connection to a channel of a fence that [serves](crate::fence::Serve) also while its
@@ -52,22 +54,51 @@ impl<K> FencedEvents<K> {
                 return Err(Error::NotListening { channel: name.into() });
             }
         }
-        Ok(Self { source, conn, invalidator })
+        Ok(Self { source, conn, invalidator, has_ended: false })
+    }
+
+    /// Follows a connection of a source that is no manager.
+    pub(crate) fn of_source(
+        channel: &Arc<ChannelCore>,
+        source: &(impl EventSource + ?Sized),
+        conn: ConnId,
+        invalidator: Invalidator<K>,
+    ) -> Result<Self, Error> {
+        let name = &*channel.name;
+        if !source.connections().contains(&conn) {
+            return Err(Error::UnknownConnection);
+        }
+        let carried = source.channels(conn).ok_or(Error::Unopened)?;
+        if !carried.iter().any(|channel| **channel == *name) {
+            return Err(Error::NotRelayed { channel: name.into() });
+        }
+        let source = ChannelSource::new(channel, Some(conn));
+        source.set(LinkState::Open);
+        Ok(Self { source, conn, invalidator, has_ended: false })
     }
 
     /// Applies an event. Those of other connections and channels have no effect.
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::Notifies(conn, batch) if *conn == self.conn => self.apply_batch(batch),
+            _ if self.has_ended => {}
             Event::Opened(conn) if *conn == self.conn => self.source.set(LinkState::Open),
-            Event::Restored(conn, gap) if *conn == self.conn && self.is_among(gap.channels()) => {
-                // Perhaps only the channel was lost, and not the session.
-                self.source.forget();
+            Event::Restored(conn, gap) if *conn == self.conn => {
+                if self.is_among(gap.channels()) {
+                    // Perhaps only the channel was lost, and not the session.
+                    self.source.forget();
+                } else {
+                    self.source.resume();
+                }
                 self.source.set(LinkState::Open);
             }
             Event::Disconnected(conn, _) if *conn == self.conn => self.source.set(LinkState::Away),
             Event::Lost(conn, _) if *conn == self.conn => self.source.set(LinkState::Closed),
             Event::CanaryReceived(conn, sent) if *conn == self.conn => self.source.prove(*sent),
+            Event::Unlistened(conn, channels) if *conn == self.conn && self.is_among(channels) => {
+                self.has_ended = true;
+                self.source.set(LinkState::Closed);
+            }
             _ => {}
         }
     }
@@ -119,6 +150,8 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::fence::channel::FenceCore;
+    use crate::fence::entry::Entry;
+    use crate::fence::epoch::{Bypass, Serve};
     use crate::gap::Gap;
     use crate::notification::Notification;
     use crate::sync::atomic::Ordering::Relaxed;
@@ -127,9 +160,9 @@ mod tests {
     fn followed() -> (Arc<ChannelCore>, FencedEvents<u64>) {
         let channel = Arc::new(ChannelCore::new(&Arc::new(FenceCore::new(4, None)), "c", 0));
         let invalidator = Invalidator::by_key(|n| n.payload().parse().ok(), |_| ());
-        let source = ChannelSource::new(&channel, None);
+        let source = ChannelSource::new(&channel, Some(ConnId::for_test(1)));
         source.set(LinkState::Open);
-        (channel, FencedEvents { source, conn: ConnId::for_test(1), invalidator })
+        (channel, FencedEvents { source, conn: ConnId::for_test(1), invalidator, has_ended: false })
     }
 
     fn gap(channel: &str) -> Gap {
@@ -159,6 +192,8 @@ mod tests {
             Event::Opened(other),
             Event::Restored(other, gap("c")),
             Event::Restored(mine, gap("d")),
+            Event::Unlistened(other, ["c".into()].into()),
+            Event::Unlistened(mine, ["d".into()].into()),
             Event::Disconnected(other, Error::Disconnected),
             Event::Lost(other, Error::Disconnected),
         ];
@@ -209,6 +244,54 @@ mod tests {
         assert_eq!(channel.epoch.state(), LinkState::Open);
         drop(events);
         assert_eq!(channel.epoch.state(), LinkState::Closed);
+    }
+
+    #[test]
+    fn f02_after_a_silence_without_a_gap_the_channel_is_open_and_only_readers_that_bypassed_it_forget() {
+        let (channel, mut events) = followed();
+        let conn = ConnId::for_test(1);
+        let mut stored = None;
+        channel.admit::<Serve>(&channel.begin::<Serve>(0), |stamp| stored = Some(Entry::new(1, stamp)));
+        let entry = stored.unwrap();
+        let is_fresh = || (channel.fresh::<Bypass, _>(&entry).is_some(), channel.fresh::<Serve, _>(&entry).is_some());
+        assert_eq!(is_fresh(), (true, true));
+        let (_, epoch, invalidated, _) = state(&channel);
+        for channels in [&[][..], &["d"]] {
+            events.apply(&Event::CanaryReceived(conn, clock::now()));
+            events.apply(&Event::Disconnected(conn, Error::Disconnected));
+            assert_eq!((channel.epoch.state(), is_fresh()), (LinkState::Away, (false, true)));
+            let gap = Gap::new(channels.iter().copied(), Error::Disconnected, Duration::from_secs(1));
+            events.apply(&Event::Restored(conn, gap));
+            assert_eq!(state(&channel), (LinkState::Open, epoch, invalidated, false), "{channels:?}");
+            assert_eq!(is_fresh(), (false, true));
+        }
+        events.apply(&Event::Disconnected(conn, Error::Disconnected));
+        events.apply(&Event::Restored(conn, gap("c")));
+        assert_eq!((channel.epoch.state(), is_fresh()), (LinkState::Open, (false, false)));
+    }
+
+    #[test]
+    fn f02_an_unlisten_closes_the_channel_until_another_one_follows_it() {
+        let (channel, mut events) = followed();
+        let conn = ConnId::for_test(1);
+        events.apply(&Event::CanaryReceived(conn, clock::now()));
+        events.apply(&Event::Unlistened(conn, ["b".into(), "c".into()].into()));
+        assert_eq!((channel.epoch.state(), channel.as_of()), (LinkState::Closed, None));
+        for event in [
+            Event::Opened(conn),
+            Event::Disconnected(conn, Error::Disconnected),
+            Event::Restored(conn, gap("d")),
+            Event::Restored(conn, gap("c")),
+            Event::CanaryReceived(conn, clock::now()),
+            Event::Notifies(conn, batch("c", "7").with_gap(gap("c"))),
+        ] {
+            events.apply(&event);
+            assert_eq!((channel.epoch.state(), channel.as_of()), (LinkState::Closed, None), "{event:?}");
+        }
+        let next = ChannelSource::new(&channel, Some(conn));
+        next.set(LinkState::Open);
+        drop(events);
+        assert_eq!(channel.epoch.state(), LinkState::Open);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub use self::invalidator::{Invalidator, Outdated};
 pub use self::lease::{Lease, UnconfirmedLease};
 pub use self::removal::Removal;
 use crate::error::Error;
-use crate::manager::{ConnId, NotificationManager, Ticket};
+use crate::manager::{ConnId, EventSource, NotificationManager, Ticket};
 use crate::notifier::Notifier;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering::Relaxed;
@@ -458,6 +458,23 @@ impl<K: Hash + 'static, A: WhenAway> FenceChannel<K, A> {
         invalidator: Invalidator<K>,
     ) -> Result<FencedEvents<K>, Error> {
         FencedEvents::new(&self.core, nm, conn, invalidator)
+    }
+
+    /// Follows a connection of an [`EventSource`], such as a relay's reader, by its events, as [`events`](Self::events) follows one of a
+    /// manager. The connection must be open and carry the channel, so make it after [`Event::Opened`](crate::Event::Opened).
+    ///
+    /// Give each event that the source returns from now on to [`FencedEvents::apply`], in order. One that is left out may be an
+    /// invalidation, or the end of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRelayed`] if the connection does not carry the channel; [`Error::Unopened`] if it is not open, or not now;
+    /// [`Error::UnknownConnection`].
+    pub fn events_of<S>(&self, source: &S, conn: ConnId, invalidator: Invalidator<K>) -> Result<FencedEvents<K>, Error>
+    where
+        S: EventSource + ?Sized,
+    {
+        FencedEvents::of_source(&self.core, source, conn, invalidator)
     }
 }
 

@@ -45,7 +45,9 @@ pub enum Event {
     /// was committed in its database before, and notifies its channels, has been yielded, or is covered by a reported gap.
     /// Reported only with [`report_canaries`](crate::NotificationManager::report_canaries).
     CanaryReceived(ConnId, Instant),
-    /// A connection of an [`EventSource`](crate::EventSource) does not carry these channels any more.
+    /// A connection does not listen to these channels any more, however that was requested, or was
+    /// [removed](crate::NotificationManager::remove). It comes before everything that was received since. While the connection is being
+    /// restored, the channels are those of the request.
     Unlistened(ConnId, Arc<[Box<str>]>),
 }
 

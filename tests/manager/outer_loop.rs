@@ -53,6 +53,7 @@ fn outer_a_loop_around_it_receives_everything() {
             }
             Event::Notifies(id, batch) => received.push((id, payloads(&batch).concat())),
             Event::Lost(id, _) => lost.push(id),
+            Event::Unlistened(id, _) => assert_eq!(id, all[1], "it was removed"),
             other => panic!("{other:?}"),
         }
         true

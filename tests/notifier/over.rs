@@ -364,3 +364,35 @@ fn n14_a_fence_forgets_at_each_gap_and_serves_on_after_a_silence_without_one() {
     hand.send(Event::Unlistened(berlin(), ["a".into()].into()));
     is_open(false);
 }
+
+#[test]
+fn f02_the_events_of_a_source_open_a_channel_only_if_it_is_open_and_carries_the_channel() {
+    let (mut script, hand) = script();
+    let channel = Fence::new().channel::<u64>("a");
+    let follow = |script: &Script, conn| {
+        channel.events_of(script, conn, Invalidator::by_key(|n| n.payload().parse().ok(), |_| ()))
+    };
+    assert!(matches!(follow(&script, berlin()), Err(Error::Unopened)));
+    assert!(matches!(follow(&script, ConnId::of_source(3, "lima")), Err(Error::UnknownConnection)));
+    hand.open(berlin(), &["a"]);
+    hand.open(oslo(), &["b"]);
+    (0..2).for_each(|_| drop(script.next_event()));
+    assert!(matches!(follow(&script, oslo()), Err(Error::NotRelayed { channel }) if *channel == *"a"));
+    assert!(!channel.is_open());
+    let mut events = follow(&script, berlin()).unwrap();
+    assert!(channel.is_open());
+    let mut apply = |script: &mut Script| events.apply(&script.next_event().unwrap());
+    hand.disconnect(berlin());
+    hand.restore(berlin(), &[], &["a"]);
+    apply(&mut script);
+    assert!(!channel.is_open() && matches!(follow(&script, berlin()), Err(Error::Unopened)));
+    let epoch = channel.stats().epoch;
+    apply(&mut script);
+    assert!(channel.is_open() && channel.stats().epoch == epoch);
+    hand.notify(berlin(), "a", "no key");
+    apply(&mut script);
+    assert_eq!(channel.stats().epoch, epoch + 1);
+    hand.send(Event::Unlistened(berlin(), ["a".into()].into()));
+    apply(&mut script);
+    assert!(!channel.is_open());
+}

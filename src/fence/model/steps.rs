@@ -66,6 +66,10 @@ impl FenceModel {
                 LinkPhase::Open
             }
             LinkPhase::Silent => {
+                if !self.bounds.serves {
+                    // As before a LISTEN. In the mode `Serve`, readers have seen the cache.
+                    state.handled = state.committed;
+                }
                 if !self.is(Mistake::ResumeKeepsFloors) {
                     state.mark(CHANNEL);
                 }
@@ -73,9 +77,11 @@ impl FenceModel {
             }
             LinkPhase::Resuming => {
                 if !self.bounds.serves {
-                    // A reader of the database has seen it. In the mode `Serve`, readers have seen the cache.
-                    state.handled = state.committed;
                     state.epoch += u8::from(!self.is(Mistake::ResumesForAll));
+                    if !self.bounds.standby {
+                        // The primary has everything that a reader may have seen up to now.
+                        state.handled = state.committed;
+                    }
                 }
                 state.is_away = false;
                 LinkPhase::Open

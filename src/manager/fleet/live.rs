@@ -61,7 +61,8 @@ impl Extras {
 }
 
 impl<C: Linked> Live<C> {
-    pub(super) fn new(connection: C) -> Self {
+    pub(super) fn new(mut connection: C) -> Self {
+        connection.link_mut().track_unlistens();
         Self { connection, extras: None }
     }
 
@@ -142,6 +143,7 @@ impl<C: Linked> Live<C> {
                 turn.services.ready.note_read(turn.token, turn.schedule, pumped.bytes, may_have_more);
             }
         }
+        turn.report_unlistened(link);
         if mode.has_gap_events
             && let Some(gap) = link.take_gap(turn.now())
         {
@@ -462,6 +464,7 @@ impl<C: Linked> Live<C> {
 
     fn detach(mut self, turn: &mut Turn<'_, C::Stream>) -> C {
         let link = self.connection.link_mut();
+        turn.report_unlistened(link);
         turn.services.ready.note_removed(turn.schedule, link.pid());
         turn.poller.deregister(link.stream());
         if let Some(canaries) = &mut turn.services.canary {

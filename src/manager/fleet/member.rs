@@ -430,6 +430,14 @@ impl<C: Linked> Member<C> {
             MemberState::Live(_) | MemberState::Ended(_) | MemberState::Moving(_) => return,
         };
         let Absence { edits, dead, .. } = &mut **absence;
+        let unlistened = match &request {
+            Request::Unlisten(names) => names.clone(),
+            Request::UnlistenAll => edits.channels().into_iter().chain(dead.channels().iter().cloned()).collect(),
+            _ => Vec::new(),
+        };
+        if !unlistened.is_empty() {
+            turn.services.events.push_back(Event::Unlistened(self.id, unlistened.into()));
+        }
         edits.add(request, ticket, dead, link);
     }
 

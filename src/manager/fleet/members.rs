@@ -118,8 +118,16 @@ impl<C: Linked> Members<C> {
         let (read, poller, schedule) = (read.labelled(TraceLabel::new(id.number())), &mut **poller, &mut schedule);
         let mut removed =
             member.remove(&mut Turn { id, token, read, poller, services, schedule, tasks, ended_cancels });
-        if let Some(Err(dead)) = &mut removed {
-            dead.set_origin(self.number, id);
+        let channels: Arc<[Box<str>]> = match &mut removed {
+            Some(Ok(connection)) => connection.link().channels().map(Box::from).collect(),
+            Some(Err(dead)) => {
+                dead.set_origin(self.number, id);
+                dead.channels().into()
+            }
+            None => Arc::default(),
+        };
+        if !channels.is_empty() {
+            self.services.events.push_back(Event::Unlistened(id, channels));
         }
         self.end_cancels();
         removed

@@ -8,9 +8,10 @@ use super::ready_queue::Schedule;
 use super::services::Services;
 use super::timers::Timer;
 use crate::config::Config;
-use crate::connection::{Cancel, ReadContext, Transport};
+use crate::connection::{Cancel, Link, ReadContext, Transport};
 use crate::error::Error;
 use crate::manager::conn_id::ConnId;
+use crate::manager::event::Event;
 use crate::proto::Request;
 
 /// The poll that reports which streams are ready.
@@ -69,6 +70,15 @@ impl<'t, S: Transport> Turn<'t, S> {
     pub(super) fn read_context(&mut self) -> &mut ReadContext<'t> {
         self.read.until_empty = self.schedule.peer_closed;
         &mut self.read
+    }
+
+    /// Reports channels that the session does not listen to any more, before anything that was received later.
+    #[inline]
+    pub(super) fn report_unlistened(&mut self, link: &mut Link<S>) {
+        let channels = link.take_unlistened();
+        if !channels.is_empty() {
+            self.services.events.push_back(Event::Unlistened(self.id, channels.into()));
+        }
     }
 
     pub(super) fn set_timer(&mut self, timer: Timer, at: Option<Instant>) {

@@ -42,6 +42,8 @@ pub(crate) struct Conversation {
     pub(super) is_unshared: bool,
     /// `true` if another transaction has begun.
     has_new_transaction: bool,
+    /// `true` if channels that are not listened to any more are kept until they are taken.
+    pub(super) tracks_unlistens: bool,
 }
 
 impl Conversation {
@@ -63,6 +65,7 @@ impl Conversation {
             status: TransactionStatus::Idle,
             is_unshared: true,
             has_new_transaction: false,
+            tracks_unlistens: false,
         })
     }
 
@@ -425,8 +428,7 @@ impl Conversation {
             return;
         }
         done.confirm();
-        let is_undone = done.must_be_undone();
-        let result = done.result(limits);
+        let (is_undone, result) = (done.must_be_undone(), done.result(limits));
         let QueuedRequest { id, request, .. } = done.queued;
         let completes_login = matches!(request, Request::UseSqlAscii { at_login: true });
         let is_own = matches!(request, Request::ReadChannels | Request::UseSqlAscii { .. });
@@ -459,16 +461,18 @@ impl Conversation {
 
     /// Updates channels and canary after a request was answered.
     fn learn(&mut self, request: Request, result: &Result<Reply, Error>, in_transaction: bool) {
-        let mut probe = self.probe.as_deref_mut();
-        if let Some(probe) = &mut probe {
+        let before =
+            if self.tracks_unlistens { super::listens::affected(&self.channels, &request) } else { Vec::new() };
+        if let Some(probe) = &mut self.probe {
             probe.handle_answer(&request, result, in_transaction);
         }
         let listens = &mut self.pending.get_or_insert_default().listens;
-        match listens.learn(&mut self.channels, probe, request, result, in_transaction) {
+        match listens.learn(&mut self.channels, self.probe.as_deref_mut(), request, result, in_transaction) {
             // An audit that finds no difference does not make the channels unshared.
             Ok(has_changed) => self.is_unshared |= has_changed,
             Err(error) => self.close(error),
         }
+        self.pending.get_or_insert_default().listens.note_unlistened(before, &self.channels);
     }
 
     /// Undoes a LISTEN of which the server has truncated a name, or which it has ignored.

@@ -22,6 +22,8 @@ pub(super) struct PendingListens {
     /// The channels of LISTENs in a query, or in a transaction that may have been committed. Only the server's list shows
     /// whether they have taken effect.
     unconfirmed: BTreeSet<Box<str>>,
+    /// The channels that the session does not listen to any more, if that is tracked.
+    pub(super) unlistened: Vec<Box<str>>,
 }
 
 impl PendingListens {
@@ -93,12 +95,27 @@ impl PendingListens {
         if in_transaction { self.uncommitted.extend(names) } else { self.unconfirmed.extend(names) }
     }
 
+    /// Records those of these channels that the session does not listen to any more.
+    pub(super) fn note_unlistened(&mut self, before: Vec<Box<str>>, channels: &Channels) {
+        self.unlistened.extend(before.into_iter().filter(|channel| !channels.contains(channel)));
+    }
+
     /// Handles the end of a transaction: its LISTENs may have taken effect, unless it was rolled back.
     pub(super) fn end_transaction(&mut self, is_rolled_back: bool) {
         match is_rolled_back {
             true => self.uncommitted.clear(),
             false => self.unconfirmed.append(&mut self.uncommitted),
         }
+    }
+}
+
+/// Returns the channels that a request may remove.
+pub(super) fn affected(channels: &Channels, request: &Request) -> Vec<Box<str>> {
+    match request {
+        // There may be many others.
+        Request::Unlisten(names) => names.iter().filter(|name| channels.contains(name)).cloned().collect(),
+        Request::UnlistenAll | Request::ReadChannels => channels.iter().map(Box::from).collect(),
+        _ => Vec::new(),
     }
 }
 

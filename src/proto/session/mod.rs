@@ -237,6 +237,21 @@ impl Session {
         })
     }
 
+    /// Keeps the channels that the session does not listen to any more until they are taken, from now on, or no longer.
+    pub(crate) fn track_unlistens(&mut self, tracks: bool) {
+        self.conversation.tracks_unlistens = tracks;
+        drop(self.take_unlistened());
+    }
+
+    /// Takes the channels that the session does not listen to any more since the last call.
+    #[inline]
+    pub(crate) fn take_unlistened(&mut self) -> Vec<Box<str>> {
+        match &self.conversation.pending {
+            None => Vec::new(),
+            Some(_) => self.conversation.with_pending(|pending| mem::take(&mut pending.listens.unlistened)),
+        }
+    }
+
     /// Takes the missed channels that have been restored, if there are any. If the session ended before the server
     /// answered, all of `missed` may have been.
     pub(crate) fn take_relistened(&mut self, missed: &[Box<str>]) -> Option<Vec<Box<str>>> {

@@ -232,6 +232,8 @@ impl History {
             }
             self.check()?;
             match next {
+                // Without a pause, histories are the same as before there was this event.
+                Poll::Ready(Some(Event::Unlistened(..))) => {}
                 Poll::Ready(Some(_)) => self.pause(),
                 Poll::Ready(None) => self.rest(true),
                 Poll::Pending => self.rest(false),
@@ -268,6 +270,7 @@ impl History {
         let (id, kind) = match event {
             Event::Idle => {
                 self.check_idle()?;
+                self.check_followed()?;
                 let now = with_network(|network| network.now);
                 return self.idle.handle(self.event_loop.fleet.timeout(), now);
             }
@@ -288,6 +291,9 @@ impl History {
         if let (Event::Lost(_, error), true) = (event, self.settings.backoff.is_some() && !self.has_poll_failed) {
             return Err(format!("{id} was given up: {error}"));
         }
+        if kind == "unlistened" && self.removed.contains(id) && !self.records.contains_key(id) {
+            return Ok(());
+        }
         let link = self.event_loop.fleet.get(*id).map(|link| link.stream().0);
         let record = self.records.get_mut(id).ok_or_else(|| format!("an event of {id}, which is unknown"))?;
         with_network(|network| {
@@ -295,6 +301,22 @@ impl History {
             record.handle(event, network, link)
         })
         .map_err(|fault| format!("connection {id}: {fault}"))
+    }
+
+    /// Checks that events have reported each channel that a connection does not listen to any more.
+    fn check_followed(&mut self) -> Checked {
+        let Self { event_loop, records, .. } = self;
+        for (id, record) in records {
+            let checked = match event_loop.fleet.get(*id) {
+                Some(link) => record.check_followed(link.channels(), true),
+                None => match event_loop.fleet.restoring().find(|(restoring, _)| restoring == id) {
+                    Some((_, dead)) => record.check_followed(dead.channels().iter().map(AsRef::as_ref), false),
+                    None => Ok(()),
+                },
+            };
+            checked.map_err(|fault| format!("connection {id}: {fault}"))?;
+        }
+        Ok(())
     }
 
     fn count_loss(&self, error: &Error) {
@@ -428,8 +450,18 @@ impl History {
     /// Removes a connection. It is dropped, inserted again, or restored.
     fn remove(&mut self, id: ConnId) {
         let Some(removed) = self.event_loop.with_fleet(|fleet, io| fleet.remove(id, io)) else { return };
-        let Some(record) = self.records.remove(&id) else { return };
+        let Some(mut record) = self.records.remove(&id) else { return };
         self.removed.insert(id);
+        for event in &self.event_loop.fleet.members.services.events {
+            if let Event::Unlistened(of, channels) = event
+                && *of == id
+            {
+                record.followed.retain(|followed| channels.iter().all(|channel| **channel != **followed));
+            }
+        }
+        if let Some(channel) = record.followed.first() {
+            with_network(|network| network.blame(format!("{id} was removed, and no event reports {channel}")));
+        }
         let choice = with_network(|network| {
             network.log(|| format!("remove {id}: {}", removed.is_ok()));
             network.below(3)

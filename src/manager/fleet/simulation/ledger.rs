@@ -52,12 +52,15 @@ pub(super) struct Record {
     edits: BTreeMap<String, ChannelEdit>,
     last_number: u64,
     epoch: u64,
+    /// The channels that it listened to at the last idle event, without those of which an event has reported that it does not.
+    pub(super) followed: BTreeSet<String>,
 }
 
 impl Record {
     pub(super) fn new(port: u16, standing: Standing) -> Self {
         let (link, dialled, owed, seen, promised, edits) = Default::default();
-        Self { port, standing, link, dialled, owed, seen, promised, edits, last_number: 0, epoch: 0 }
+        let followed = BTreeSet::new();
+        Self { port, standing, link, dialled, owed, seen, promised, edits, last_number: 0, epoch: 0, followed }
     }
 
     /// Returns the number of the channel's notifications before this session listened to it, if it ever has.
@@ -154,6 +157,19 @@ impl Record {
         }
     }
 
+    /// Checks, at an idle event, that the connection listens to what it listened to at the last one, unless an event has reported
+    /// that it does not.
+    pub(super) fn check_followed<'c>(&mut self, channels: impl Iterator<Item = &'c str>, is_live: bool) -> Checked {
+        let channels: BTreeSet<String> = channels.map(str::to_owned).collect();
+        if let Some(channel) = self.followed.difference(&channels).next() {
+            return Err(format!("it does not listen to {channel} any more, which no event has reported"));
+        }
+        if is_live {
+            self.followed = channels;
+        }
+        Ok(())
+    }
+
     /// Handles an event of this connection.
     pub(super) fn handle(&mut self, event: &Event, network: &Network, link: Option<u64>) -> Checked {
         match event {
@@ -188,10 +204,15 @@ impl Record {
             Event::Lost(_, error) => {
                 self.check_cause(network, error)?;
                 self.standing = Standing::Garbage;
+                self.followed.clear();
                 Ok(())
             }
             Event::CanaryReceived(_, sent) => self.check_certified(*sent, network, link),
-            Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..) | Event::Unlistened(..) => Ok(()),
+            Event::Unlistened(_, channels) => {
+                self.followed.retain(|followed| channels.iter().all(|channel| **channel != **followed));
+                Ok(())
+            }
+            Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..) => Ok(()),
         }
     }
 
