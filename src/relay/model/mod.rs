@@ -11,8 +11,7 @@
 //! step is taken for some time is a stopped process, which wakes when one is. The reader may begin at any time and be slow, so it
 //! stands for all readers. Each `Mistake` must be found.
 //!
-//! The bounds: what [`RelayBounds`] say, one notification in each entry, and no clock that is set back while the engine loses
-//! entries.
+//! The bounds: what [`RelayBounds`] say, one notification in each entry, and terms that are never claimed twice.
 
 mod readers;
 mod state;
@@ -82,7 +81,7 @@ impl Model for RelayModel {
             committed: 0,
             stream: Vec::new(),
             top: None,
-            clock: 0,
+            claims: 0,
             claimants: 0,
             relays: std::array::from_fn(|_| relay.clone()),
             reader: ReaderState { follower: None, seen: 0, delivered: None, has_gap: false, begins_again: false },

@@ -23,7 +23,7 @@ pub(super) enum Mistake {
     KeepsHistoryAtGap,
     /// A leader whose session has missed notifications appends no gap.
     HidesOwnGap,
-    /// A candidate claims a term above the top of the stream, whatever the time is.
+    /// A candidate claims the term above the top of the stream, which another relay may have claimed before the engine lost it.
     TermFromTop,
     /// A leader numbers its entries by the top of the stream.
     SequenceFromTop,
@@ -141,8 +141,8 @@ pub(super) struct RelayModelState {
     pub(super) stream: Vec<(StreamPosition, ModelEntry)>,
     /// The position that the engine compares with, which trimming leaves.
     pub(super) top: Option<StreamPosition>,
-    /// The engine's clock.
-    pub(super) clock: u64,
+    /// The number of claims.
+    pub(super) claims: u64,
     /// The number of relays that have claimed a term.
     pub(super) claimants: usize,
     pub(super) relays: [RelayState; RELAYS],

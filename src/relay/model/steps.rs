@@ -117,13 +117,14 @@ impl RelayModel {
             _ => return None,
         };
         // The relays are alike, so they begin in this order.
-        if at > state.claimants || state.clock == self.bounds.claims || !can_fail(state, at, fate) {
+        if at > state.claimants || state.claims == self.bounds.claims || !can_fail(state, at, fate) {
             return None;
         }
         state.claimants = state.claimants.max(at + 1);
-        state.clock += 1;
-        let now = if self.is(Mistake::TermFromTop) { 0 } else { state.clock };
-        let term = StreamPosition::next_term(now, state.top)?;
+        state.claims += 1;
+        // Never claimed before, even if the engine has lost it.
+        let unique = if self.is(Mistake::TermFromTop) { 0 } else { state.claims };
+        let term = unique.max(state.top.map_or(0, |top| top.term + 1));
         let answer = state.request(at, StreamPosition::claim_of(term), ModelEntry::Claim, fate);
         let barrier = state.committed;
         state.relays[at].phase = match (answer, tail) {
