@@ -368,7 +368,7 @@
 //! | `changes` | the module `changes`: triggers on tables, and a worker; implies `json` | |
 //! | `tracing` | events and a transcript for a subscriber | tracing |
 //! | `metrics` | [metrics](docs::metrics) for a recorder, such as that of Prometheus | metrics |
-//! | `relay` | entries of a relay's streams, of which nothing is public yet; implies `tls` | redis |
+//! | `relay` | the module `relay`: readers of the streams to which relays append notifications; implies `tls` | redis |
 //! | `cli` | the program `notifyman`; implies `changes` and `tls` | clap and others |
 //!
 //! - Without `tls`, an `sslmode` up to `prefer` connects unencrypted, and a stricter one is refused.
@@ -408,7 +408,7 @@ mod proto;
 #[cfg(feature = "metrics")]
 mod recorder;
 #[cfg(feature = "relay")]
-mod relay;
+pub mod relay;
 mod row;
 mod sync;
 mod ticket;

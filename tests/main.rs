@@ -13,6 +13,8 @@ mod notifier;
 #[cfg(feature = "cli")]
 mod program;
 mod recovery;
+#[cfg(feature = "relay")]
+mod relay;
 #[cfg(feature = "stream")]
 mod runtimes;
 mod support;

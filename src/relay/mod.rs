@@ -19,6 +19,9 @@ mod naive;
 mod position;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
+mod reader;
 mod redis;
 mod sink;
 mod tail;
+
+pub use self::reader::{RelayReader, RelayReaderBuilder, RelayReaderHandle};

@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::chown;
 use std::process::Child;
 use std::time::Duration;
@@ -26,7 +26,7 @@ impl EngineServer {
         engine
     }
 
-    /// Starts a server that only speaks TLS, with this certificate and key, both in PEM format. Clients need no certificate.
+    /// Starts a server whose URL is for TLS, with this certificate and key, both in PEM format. Clients need no certificate.
     pub fn start_with_tls(kind: EngineKind, certificate: &str, key: &str) -> Self {
         let mut engine = Self::create(kind, Vec::new()).unwrap_or_else(|error| panic!("{error}"));
         for (name, content) in [("server.crt", certificate), ("server.key", key)] {
@@ -37,7 +37,8 @@ impl EngineServer {
             let setting = if name == "server.crt" { "tls-cert-file" } else { "tls-key-file" };
             engine.settings.push(format!("{setting} {}", path.display()));
         }
-        engine.settings.push("tls-auth-clients no".into());
+        let plain = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        engine.settings.extend(["tls-auth-clients no".into(), format!("port {plain}")]);
         engine.has_tls = true;
         engine.launch_on_free_port().unwrap_or_else(|error| panic!("{error}"));
         engine
@@ -98,8 +99,14 @@ impl EngineServer {
         ask_words(&mut BufReader::new(self.connect()), words)
     }
 
+    /// Returns the port without TLS.
+    fn plain_port(&self) -> u16 {
+        let port = self.settings.iter().find_map(|line| line.strip_prefix("port "));
+        port.map_or(self.port, |port| port.parse().unwrap())
+    }
+
     fn connect(&self) -> TcpStream {
-        let connection = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let connection = TcpStream::connect(("127.0.0.1", self.plain_port())).unwrap();
         connection.set_read_timeout(Some(LIMIT)).unwrap();
         connection
     }

@@ -94,6 +94,8 @@ impl EngineServer {
             self.port = free_port()?;
             match self.launch() {
                 Err(ClusterError(text)) if text.contains("Address already in use") => {}
+                // A child that another thread has just forked still has the program open for writing.
+                Err(ClusterError(text)) if text.contains("ext file busy") => thread::sleep(Duration::from_millis(20)),
                 other => return other,
             }
         }
@@ -116,9 +118,11 @@ impl EngineServer {
         fs::write(&file, lines).map_err(ClusterError::context("could not write the server's settings"))?;
         let _ = fs::set_permissions(&file, fs::Permissions::from_mode(0o644));
 
+        let errors = fs::File::create(self.directory.path.join("errors"));
+        let errors = errors.map_err(ClusterError::context("could not create a file for the server's errors"))?;
         let mut command = self.directory.command("sh");
         command.args(["-c", SERVE, "sh"]).arg(&self.directory.path).arg(&self.program).arg(file);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let mut process = command.spawn().map_err(ClusterError::context("could not start the server"))?;
         let begin = Instant::now();
         let failure = loop {
@@ -138,7 +142,9 @@ impl EngineServer {
             }
             thread::sleep(Duration::from_millis(2));
         };
-        Err(ClusterError(format!("{failure}; its log says:\n{}", self.log().get(logged..).unwrap_or_default())))
+        let errors = fs::read_to_string(self.directory.path.join("errors")).unwrap_or_default();
+        let log = self.log();
+        Err(ClusterError(format!("{failure}; its log says:\n{}{errors}", log.get(logged..).unwrap_or_default())))
     }
 
     /// Returns the server's log.

@@ -2,15 +2,18 @@
 //! `redis`.
 
 mod address;
-mod commands;
+pub(crate) mod commands;
 mod connection;
 mod fault;
 mod sink;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-#[allow(unused_imports, reason = "the leader, which uses them, follows")]
 pub(crate) use self::address::EngineConfig;
-#[allow(unused_imports, reason = "the leader, which uses them, follows")]
+pub(crate) use self::commands::RawEntry;
+pub(crate) use self::connection::EngineConnection;
+pub(crate) use self::fault::{EngineFault, FaultKind};
+#[allow(unused_imports, reason = "the leader, which uses it, follows")]
 pub(crate) use self::sink::RedisSink;
+pub(crate) use self::socket::Interrupt;

@@ -101,3 +101,12 @@ impl Sink for RedisSink {
         entries.collect()
     }
 }
+
+#[cfg(test)]
+impl RedisSink {
+    /// Deletes the stream.
+    pub(crate) fn delete(&mut self) {
+        let deleted = self.call(|connection, key| connection.call(redis::cmd("DEL").arg(key)));
+        assert!(deleted.is_ok(), "{deleted:?}");
+    }
+}

@@ -21,7 +21,8 @@ mod servers;
 #[allow(dead_code, unreachable_pub, reason = "these tests use a part")]
 mod tools;
 
-use servers::{EngineKind, EngineServer};
+pub(crate) use servers::{EngineKind, EngineServer};
+pub(crate) use tools::not_run;
 
 /// Starts each engine of this machine with these settings, and runs a test with it.
 fn with_engines(settings: &[&str], test: impl Fn(EngineServer)) {
@@ -205,6 +206,23 @@ fn r01_a_login_that_is_refused_is_final_and_names_the_remedy_without_the_secret(
         database.addresses[0].database = 99;
         let fault = EngineConnection::open(&database, &Interrupt::default()).err().unwrap();
         assert!(fault.kind == FaultKind::Final && fault.to_string().contains("check the database"), "{fault:?}");
+    });
+}
+
+/// The page `relay` lists these.
+#[test]
+fn r01_the_documented_privileges_of_a_relay_suffice() {
+    let page = include_str!("../../docs/relay.md");
+    let rule = page.lines().find_map(|line| line.strip_prefix("ACL SETUSER relay")).unwrap();
+    let rule = format!("user relay {}", rule.trim());
+    with_engines(&[&rule], |engine| {
+        let mut config = config(&engine.url().replace("//", "//relay:SECRET@"));
+        config.addresses[0].database = 1;
+        let mut sink = RedisSink::new(config, "shop", 100);
+        sink.append(&[(at(5, 2), canary("1"))]).unwrap();
+        sink.append(&[(at(5, 3), canary("2")), (at(5, 4), canary("3"))]).unwrap();
+        assert_eq!(sink.top().unwrap(), Some(at(5, 4)));
+        assert!(sink.unix_ms().unwrap() > 0);
     });
 }
 

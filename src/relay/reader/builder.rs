@@ -1,0 +1,113 @@
+//! The settings of a reader.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::RelayReader;
+use crate::error::{ConfigError, Error, Escaped};
+use crate::relay::redis::EngineConfig;
+
+/// The time without an entry after which a stream counts as disconnected: the default period of the relays' canary, and its
+/// deadline.
+const SILENCE: Duration = Duration::from_secs(30);
+/// The longest name of a stream, in bytes.
+const NAME_MAX: usize = 512;
+
+/// The settings of a [`RelayReader`], from [`RelayReader::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use notifyman::relay::RelayReader;
+///
+/// let reader = RelayReader::builder(["redis://cache1", "redis://cache2"])
+///     .stream("berlin")
+///     .stream("oslo")
+///     .timeout(Duration::from_secs(2))
+///     .build()?;
+/// let streams: Vec<_> = reader.streams().map(|id| id.to_string()).collect();
+/// assert_eq!(streams, ["berlin", "oslo"]);
+/// # Ok::<(), notifyman::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct RelayReaderBuilder {
+    engine: Result<EngineConfig, Error>,
+    pub(super) streams: Vec<Box<str>>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) silence: Duration,
+    pub(super) reports_canaries: bool,
+}
+
+impl RelayReaderBuilder {
+    pub(super) fn new(engine: Result<EngineConfig, Error>) -> Self {
+        Self { engine, streams: Vec::new(), timeout: None, silence: SILENCE, reports_canaries: false }
+    }
+
+    /// Adds the stream with this name: the label of the database at the relay, or its `SYSTEMIDENTIFIER/DATABASE`. All streams are read
+    /// on one connection. Its key in the engine is `notifyman:` with the name.
+    pub fn stream(mut self, name: impl AsRef<str>) -> Self {
+        self.streams.push(name.as_ref().into());
+        self
+    }
+
+    /// Sets the time after which an idle event is returned: see [`RelayReader::set_timeout`]. The default is none.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = timeout.into();
+        self
+    }
+
+    /// Sets the time without an entry after which a stream counts as disconnected. It must be longer than the period of the
+    /// canary of the relays, which is 15 s by default, and by the time that a takeover may last. The default is 30 s.
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
+    }
+
+    /// Reports canaries as [`Event::CanaryReceived`](crate::Event::CanaryReceived), which a [fence](crate::fence) needs. Off by
+    /// default, because each wakes the program, and asks the engine for its time.
+    pub fn report_canaries(mut self, report: bool) -> Self {
+        self.reports_canaries = report;
+        self
+    }
+
+    /// Sets the time limit for connecting to one server, and for each of its answers. The default is 5 s.
+    pub fn call_timeout(mut self, limit: Duration) -> Self {
+        if let Ok(engine) = &mut self.engine {
+            (engine.connect_timeout, engine.answer_timeout) = (limit, limit);
+        }
+        self
+    }
+
+    /// Creates the reader. Nothing is read before [`RelayReader::next_event`] is first called.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if a URL is invalid, or if there is no stream, or one twice.
+    pub fn build(self) -> Result<RelayReader, Error> {
+        let engine = self.engine.clone()?;
+        if self.streams.is_empty() {
+            return Err(invalid("there is no stream: give the name of at least one"));
+        }
+        for (number, name) in self.streams.iter().enumerate() {
+            let shown = Escaped(name.chars().take(60).collect::<String>()).to_string();
+            if name.is_empty() || name.len() > NAME_MAX {
+                return Err(invalid(format!(
+                    "the name of a stream has 1 to {NAME_MAX} bytes, and {shown:?} has {}",
+                    name.len()
+                )));
+            }
+            if self.streams.iter().take(number).any(|other| other == name) {
+                return Err(invalid(format!("the stream {shown:?} is given twice")));
+            }
+        }
+        if self.silence.is_zero() || engine.answer_timeout.is_zero() {
+            return Err(invalid("a time limit of zero: give one of at least a millisecond"));
+        }
+        Ok(RelayReader::new(self, Arc::new(engine)))
+    }
+}
+
+fn invalid(message: impl fmt::Display) -> Error {
+    ConfigError { origin: "reader of a relay".into(), position: None, message: message.to_string() }.into()
+}

@@ -1,0 +1,7 @@
+//! The relay: readers of streams in real engines.
+
+mod away;
+mod faults;
+mod limits;
+mod refused;
+mod support;
