@@ -1,5 +1,6 @@
 //! Messages to the worker's loop: replies, which arrive on the loop's own thread, and messages from the consumer.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use super::request::DatabaseRequest;
@@ -32,20 +33,36 @@ pub(crate) struct DatabaseReply {
     pub(crate) result: Result<Vec<Row>, Error>,
 }
 
+/// The way to end the wait of the loop.
+pub(crate) enum LoopWaker {
+    Manager(Handle),
+    /// Ends a source, which is not asked for anything: only an end is a reason to wake it.
+    Source(Box<dyn Fn() + Send + Sync>),
+}
+
+impl fmt::Debug for LoopWaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LoopWaker")
+    }
+}
+
 /// The messages that the loop has not read yet.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
-    pub(super) handle: Handle,
+    pub(super) waker: LoopWaker,
     pub(super) messages: Mutex<Vec<LoopMessage>>,
 }
 
 impl Mailbox {
     /// Adds a message, and wakes the loop unless an earlier unread message has woken it.
     pub(crate) fn send(&self, message: LoopMessage) {
+        let is_end = matches!(message, LoopMessage::Stop | LoopMessage::Close);
         let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         messages.push(message);
-        if messages.len() == 1 {
-            drop(self.handle.stop());
+        match &self.waker {
+            LoopWaker::Manager(handle) if messages.len() == 1 => drop(handle.stop()),
+            LoopWaker::Source(stop) if is_end => stop(),
+            LoopWaker::Manager(_) | LoopWaker::Source(_) => {}
         }
     }
 

@@ -254,6 +254,7 @@ mod rows;
 mod runner;
 mod server_facts;
 mod shape;
+mod source_loop;
 mod spilled;
 mod sql;
 mod status;

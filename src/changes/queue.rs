@@ -11,15 +11,14 @@
 //! its database are held.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::event::ChangeEvent;
 use super::log::Position;
-use super::mailbox::{LoopMessage, Mailbox};
+use super::mailbox::{LoopMessage, LoopWaker, Mailbox};
 use crate::clock;
 use crate::gap::Gap;
-use crate::manager::Handle;
 
 /// The capacity of the queue in bytes.
 const LIMIT: usize = 64 << 20;
@@ -82,6 +81,15 @@ struct EventQueueState {
     wants_room: bool,
 }
 
+/// Finishes the queue when the loop ends, also by a panic, so that the consumer does not wait forever.
+pub(crate) struct FinishGuard(pub(crate) Arc<EventQueue>);
+
+impl Drop for FinishGuard {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
 /// The queue. The module's documentation describes it.
 #[derive(Debug)]
 pub(crate) struct EventQueue {
@@ -92,8 +100,8 @@ pub(crate) struct EventQueue {
 }
 
 impl EventQueue {
-    pub(crate) fn new(handle: Handle) -> Self {
-        let mailbox = Mailbox { handle, messages: Mutex::default() };
+    pub(crate) fn new(waker: LoopWaker) -> Self {
+        let mailbox = Mailbox { waker, messages: Mutex::default() };
         Self { state: Mutex::default(), changed: Condvar::new(), mailbox }
     }
 
@@ -273,7 +281,7 @@ mod tests {
     use crate::manager::NotificationManager;
 
     fn queue() -> EventQueue {
-        EventQueue::new(NotificationManager::new([]).handle())
+        EventQueue::new(LoopWaker::Manager(NotificationManager::new([]).handle()))
     }
 
     fn notified(size: usize) -> QueueItem {

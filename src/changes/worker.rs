@@ -8,14 +8,16 @@ use super::context::LoopContext;
 use super::database::DatabaseFollower;
 use super::filter::TableFilter;
 use super::log::{Begin, LogOptions, Position};
+use super::mailbox::LoopWaker;
 use super::queue::EventQueue;
 use super::rows::changes_error;
+use super::source_loop::SourceLoop;
 use super::stream::Changes;
 use super::worker_loop::WorkerLoop;
 use crate::clock;
 use crate::config::Config;
 use crate::error::{Error, ValueError};
-use crate::manager::{Backoff, NotificationManager};
+use crate::manager::{Backoff, EventSource, NotificationManager};
 
 /// The heartbeat: the time without a byte after which a server is queried, and the time for its reply.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
@@ -235,7 +237,7 @@ impl Worker {
             }
             databases.push(DatabaseFollower::new(id, place, log));
         }
-        let queue = Arc::new(EventQueue::new(manager.handle()));
+        let queue = Arc::new(EventQueue::new(LoopWaker::Manager(manager.handle())));
         let cx = LoopContext {
             handle: manager.handle(),
             queue: Arc::clone(&queue),
@@ -246,17 +248,31 @@ impl Worker {
             now: clock::now(),
         };
         let worker_loop = WorkerLoop::new(manager, databases, cx);
-        let thread = thread::Builder::new().name("changes".to_owned()).spawn(move || worker_loop.run());
-        let thread = thread.map_err(|error| changes_error(format!("could not start a thread: {error}")))?;
-        Ok(Changes {
-            queue,
-            filter: self.filter,
-            timeout: self.timeout,
-            payload: Box::default(),
-            unacknowledged: None,
-            position: None,
-            thread: Some(thread),
-        })
+        spawn(queue, self.filter, self.timeout, move || worker_loop.run())
+    }
+
+    /// Follows a source in the place of databases, such as a relay's reader: the databases are its connections, numbered from 1 in
+    /// their order. The worker has no databases of its own, and no name.
+    ///
+    /// The source carries the channel `notifyman` of databases that deliver changes by NOTIFY. No session is opened, so
+    /// the installation is not checked, and payloads that were too long for NOTIFY are not read: a change then says that it is
+    /// [spilled](super::Change::spilled). A database whose source says that nothing was missed is
+    /// [connected](super::ChangeEvent::Connected) again without a gap.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NoDatabase`] if the worker has databases, or settings of a log.
+    /// - [`Error::Changes`] if the thread cannot be started.
+    ///
+    /// A database is [lost](super::ChangeEvent::Lost) with [`Error::NotRelayed`] if its connection does not carry the channel.
+    pub fn follow(self, source: impl EventSource) -> Result<Changes, Error> {
+        if !self.configs.is_empty() || self.log.name.is_some() || !matches!(self.log.begin, Begin::Default) {
+            let instead = "follow the database in another worker, which is started";
+            return Err(Error::NoDatabase { action: "read a log or connect to a database", instead });
+        }
+        let queue = Arc::new(EventQueue::new(LoopWaker::Source(source.stopper())));
+        let source_loop = SourceLoop::new(Box::new(source), Arc::clone(&queue));
+        spawn(queue, self.filter, self.timeout, move || source_loop.run())
     }
 
     fn check(&self) -> Result<(), ValueError> {
@@ -273,4 +289,24 @@ impl Worker {
             format!("there is no database {database} to begin at a position: they are numbered from 1 to {count}");
         Err(ValueError { message })
     }
+}
+
+/// Runs a loop on a thread of its own, and returns the consumer's end of its queue.
+fn spawn(
+    queue: Arc<EventQueue>,
+    filter: TableFilter,
+    timeout: Option<Duration>,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<Changes, Error> {
+    let thread = thread::Builder::new().name("changes".to_owned()).spawn(run);
+    let thread = thread.map_err(|error| changes_error(format!("could not start a thread: {error}")))?;
+    Ok(Changes {
+        queue,
+        filter,
+        timeout,
+        payload: Box::default(),
+        unacknowledged: None,
+        position: None,
+        thread: Some(thread),
+    })
 }

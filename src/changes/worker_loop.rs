@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::context::LoopContext;
 use super::database::DatabaseFollower;
 use super::mailbox::LoopMessage;
-use super::queue::EventQueue;
+use super::queue::FinishGuard;
 use crate::clock;
 use crate::manager::{ConnId, Event, NotificationManager};
 
@@ -38,15 +38,6 @@ pub(crate) struct WorkerLoop {
     end_by: Option<Instant>,
     /// `true` if the consumer acknowledges nothing more.
     is_closing: bool,
-}
-
-/// Finishes the queue when the loop ends, also by a panic, so that the consumer does not wait forever.
-struct FinishGuard(Arc<EventQueue>);
-
-impl Drop for FinishGuard {
-    fn drop(&mut self) {
-        self.0.finish();
-    }
 }
 
 impl WorkerLoop {

@@ -98,7 +98,10 @@ impl Display for Error {
                  from the database itself"
             ),
             Error::NoDatabase { action, instead } => {
-                write!(f, "cannot {action}: the notifier receives from a source, and has no session; {instead}")
+                write!(
+                    f,
+                    "cannot {action}: a source is in the place of the database, so there is no session; {instead}"
+                )
             }
             Error::InsideFence => f.write_str(
                 "this call would deadlock inside a closure of the same thread's fence: everything on the channel was \

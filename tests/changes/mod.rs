@@ -16,6 +16,7 @@ mod privileges;
 mod properties;
 mod replication;
 mod sessions;
+mod sources;
 mod support;
 mod tables;
 mod upgrade;

@@ -17,6 +17,7 @@ pub mod pgbouncer;
 pub mod pki;
 pub mod proxy;
 pub mod server;
+pub mod source;
 pub mod subprocess;
 #[cfg(feature = "tls")]
 pub mod tls_peer;
