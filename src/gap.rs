@@ -148,6 +148,12 @@ impl Gap {
         self.0.until.1
     }
 
+    /// Returns the beginning and the end on the wall clock, in milliseconds since 1970.
+    #[cfg(any(feature = "json", feature = "relay"))]
+    pub(crate) fn unix_ms(&self) -> [u64; 2] {
+        [self.since_wall(), self.until_wall()].map(|at| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis))
+    }
+
     /// Returns the time between [`since`](Self::since) and [`until`](Self::until).
     pub fn duration(&self) -> Duration {
         self.until().saturating_duration_since(self.since())
@@ -160,18 +166,22 @@ impl Gap {
     }
 }
 
+#[cfg(any(feature = "json", feature = "relay"))]
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Serializes `channels`, `cause` (its text), `since_unix_ms` and `until_unix_ms` (on the wall clock), `gap_ms` and `epoch`.
 #[cfg(feature = "json")]
 impl serde::Serialize for Gap {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct as _;
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let unix = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis);
+        let [since, until] = self.unix_ms();
         let mut gap = serializer.serialize_struct("Gap", 6)?;
         gap.serialize_field("channels", self.channels())?;
         gap.serialize_field("cause", &format!("{:#}", self.cause()))?;
-        gap.serialize_field("since_unix_ms", &unix(self.since_wall()))?;
-        gap.serialize_field("until_unix_ms", &unix(self.until_wall()))?;
+        gap.serialize_field("since_unix_ms", &since)?;
+        gap.serialize_field("until_unix_ms", &until)?;
         gap.serialize_field("gap_ms", &millis(self.duration()))?;
         gap.serialize_field("epoch", &self.epoch())?;
         gap.end()

@@ -12,6 +12,7 @@
 //! | a cache that is never stale | [`fence`] |
 //! | streams for async code, on any runtime | [Async](#async) (feature `stream`) |
 //! | changes to tables | `changes` (feature `changes`) |
+//! | a thousand nodes behind two sessions | `relay` (feature `relay`) |
 //! | whole answers to common tasks | [`recipes`](docs::recipes) |
 //! | to come from another client | [`migrating`](docs::migrating) |
 //!
@@ -368,8 +369,8 @@
 //! | `changes` | the module `changes`: triggers on tables, and a worker; implies `json` | |
 //! | `tracing` | events and a transcript for a subscriber | tracing |
 //! | `metrics` | [metrics](docs::metrics) for a recorder, such as that of Prometheus | metrics |
-//! | `relay` | the module `relay`: readers of the streams to which relays append notifications; implies `tls` | redis |
-//! | `cli` | the program `notifyman`; implies `changes` and `tls` | clap and others |
+//! | `relay` | the module `relay`: relays of notifications onto streams of Redis or Valkey, and readers; implies `tls` | redis |
+//! | `cli` | the program `notifyman`; implies `changes`, `metrics`, `relay` and `tls` | clap and others |
 //!
 //! - Without `tls`, an `sslmode` up to `prefer` connects unencrypted, and a stricter one is refused.
 //! - `tracing` writes an event for each connection that is opened, lost, restored or given up, and for each callback that

@@ -8,12 +8,25 @@ use clap::{Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use super::changes::args as changes;
+use super::relay::args as relay;
 use super::target::{Targets, channel};
 use super::values::{duration, duration_within, jobs};
 
 /// The commands that have a manual page.
-pub(crate) const COMMANDS: [&str; 11] =
-    ["listen", "notify", "doctor", "build", "status", "verify", "teardown", "worker", "demo", "completions", "man"];
+pub(crate) const COMMANDS: [&str; 12] = [
+    "listen",
+    "notify",
+    "doctor",
+    "build",
+    "status",
+    "verify",
+    "teardown",
+    "worker",
+    "relay",
+    "demo",
+    "completions",
+    "man",
+];
 const SECOND: Duration = Duration::from_secs(1);
 
 // Lines have at most 79 columns, so that a terminal with the usual 80 does not wrap them.
@@ -219,6 +232,9 @@ pub(crate) enum CliCommand {
     /// Print table changes as lines of JSON, or run a command for each
     #[command(after_long_help = changes::WORKER)]
     Worker(changes::WorkerArgs),
+    /// Append notifications to streams of Redis or Valkey, for readers
+    #[command(after_long_help = relay::RELAY)]
+    Relay(relay::RelayArgs),
     /// Show many connections and an outage, with throwaway servers
     #[command(after_long_help = DEMO)]
     Demo(DemoArgs),

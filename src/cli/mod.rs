@@ -1,7 +1,7 @@
 //! The command line: arguments become plain data, a command runs, and the result is one exit code.
 //!
 //! ```text
-//! args ──> listen · notify · doctor · build, verify .. worker · demo ──> Exit or Failure ──> exit code
+//! args ──> listen · notify · doctor · build, verify .. worker · relay · demo ──> Exit or Failure ──> exit code
 //! ```
 //!
 //! Results go to standard output, everything else to standard error. The reader of the output may close it at any time:
@@ -15,6 +15,7 @@ mod connect;
 mod demo;
 mod doctor;
 mod duration;
+mod health;
 mod label;
 mod listen;
 mod man;
@@ -22,6 +23,7 @@ mod notify;
 mod outcome;
 mod output;
 mod reader;
+mod relay;
 mod shell;
 mod signals;
 mod target;
@@ -52,6 +54,7 @@ pub(crate) fn run() -> ExitCode {
         CliCommand::Verify(args) => changes::verify(&args),
         CliCommand::Teardown(args) => changes::teardown(&args),
         CliCommand::Worker(args) => changes::worker(args),
+        CliCommand::Relay(args) => relay::run(&args),
         CliCommand::Demo(args) => demo::run(&args),
         CliCommand::Completions { shell } => completions(shell),
         CliCommand::Man(args) => man::run(&args),

@@ -35,8 +35,8 @@ pub use self::dead::Dead;
 pub use self::event::{Check, Event};
 use self::event_loop::EventLoop;
 pub use self::fleet::Backoff;
-pub(crate) use self::fleet::CanaryPace;
 use self::fleet::{Canaries, Heartbeat};
+pub(crate) use self::fleet::{CanaryPace, Jitter};
 pub use self::handle::Handle;
 pub use self::source::EventSource;
 pub use self::stats::Stats;
@@ -54,7 +54,7 @@ pub use crate::ticket::Ticket;
 pub(crate) use crate::ticket::{Resolver, ThreadMark};
 
 /// The canary's channel, unless another one is given.
-const CANARY_CHANNEL: &str = "notifyman_canary";
+pub(crate) const CANARY_CHANNEL: &str = "notifyman_canary";
 
 /// An iterator over the notifications of many connections: `Some((conn, batch))`, or `None` when idle.
 ///

@@ -11,6 +11,7 @@ use std::fmt;
 
 use super::position::{StreamPosition, decimal};
 use crate::error::Escaped;
+use crate::gap::Gap;
 use crate::notification::Batch;
 
 /// The version of the format.
@@ -152,6 +153,18 @@ impl PartialEq for StreamEntry {
 impl PartialEq for EntryContent {
     fn eq(&self, other: &Self) -> bool {
         self.kind() == other.kind() && self.fields() == other.fields()
+    }
+}
+
+impl From<&Gap> for EntryContent {
+    fn from(gap: &Gap) -> Self {
+        let [since_unix_ms, until_unix_ms] = gap.unix_ms();
+        Self::Gap {
+            channels: gap.channels().to_vec(),
+            cause: format!("{:#}", gap.cause()).into(),
+            since_unix_ms,
+            until_unix_ms,
+        }
     }
 }
 

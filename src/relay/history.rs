@@ -15,6 +15,8 @@ use std::fmt;
 use super::entry::EntryContent;
 use super::tail::{NoCanary, Tail};
 
+/// The limit of a history, in bytes.
+pub(crate) const HISTORY_BYTES: usize = 64 << 20;
 /// The assumed size of a content without its notifications, in memory.
 const CONTENT_BYTES: usize = 128;
 

@@ -23,14 +23,17 @@ impl StreamPosition {
     /// The sequence number of the start of a term.
     pub(crate) const START: u64 = 1;
 
-    /// Returns the term that a candidate claims at a time of the engine's clock, in milliseconds since 1970: the time, or more if
-    /// the last position that it knows, in the stream or of before, is not older. `None` if there is no such term.
+    /// The number of terms that begin in one millisecond.
+    pub(crate) const TERMS: u64 = 1_000_000;
+
+    /// Returns the term that a candidate claims at a time of the engine's clock, in milliseconds since 1970, above all terms that
+    /// it knows: the time, or a later one, times [`TERMS`](Self::TERMS), plus its own number. `None` if there is no such term.
     ///
-    /// A term that was claimed before must not be claimed again, even if the engine has lost it. So the time is needed, and a
-    /// candidate remembers the highest position that it has read.
-    pub(crate) fn next_term(unix_ms: u64, known: Option<Self>) -> Option<u64> {
-        let above = known.map_or(Some(0), |known| known.term.checked_add(1));
-        above.map(|above| above.max(unix_ms))
+    /// A term must not have two owners, even if the engine has lost the first claim and the second one follows in the same
+    /// millisecond. So candidates have different numbers, and each remembers the terms that it has claimed.
+    pub(crate) fn next_term(unix_ms: u64, known: u64, number: u64) -> Option<u64> {
+        let term_at = |unix_ms: u64| unix_ms.checked_mul(Self::TERMS)?.checked_add(number % Self::TERMS);
+        term_at(unix_ms).filter(|term| *term > known).or_else(|| term_at(known / Self::TERMS + 1))
     }
 
     /// Returns the position of the claim of a term, with which a candidate fences every leader of an earlier term.
@@ -111,20 +114,24 @@ mod tests {
         assert_eq!((last.next(), StreamPosition::claim_of(1).next()), (None, Some(StreamPosition::start_of(1))));
     }
 
-    #[test]
-    fn a_new_term_is_the_time_or_above_what_is_known() {
-        let known = |term| Some(StreamPosition { term, sequence: 7 });
-        let next = StreamPosition::next_term;
-        assert_eq!((next(100, None), next(100, known(99)), next(100, known(100))), (Some(100), Some(100), Some(101)));
-        assert_eq!((next(0, known(500)), next(0, known(u64::MAX))), (Some(501), None));
-    }
-
     proptest! {
         #[test]
         fn a_printed_position_is_parsed_again_and_a_later_term_is_higher(a: (u64, u64), b: (u64, u64)) {
             let [a, b] = [a, b].map(|(term, sequence)| StreamPosition { term, sequence });
             prop_assert_eq!(a.to_string().parse().ok(), Some(a));
             prop_assert_eq!(a < b, a.term < b.term || a.term == b.term && a.sequence < b.sequence);
+        }
+
+        #[test]
+        fn a_new_term_is_above_those_that_are_known_and_of_one_relay(unix_ms: u64, known: u64, number in 0..StreamPosition::TERMS) {
+            let now = 1_780_000_000_000;
+            prop_assert_eq!(StreamPosition::next_term(now, 5, number), Some(now * StreamPosition::TERMS + number));
+            for unix_ms in [unix_ms, unix_ms % (2 * now), known / StreamPosition::TERMS] {
+                match StreamPosition::next_term(unix_ms, known, number) {
+                    Some(term) => prop_assert!(term > known && term % StreamPosition::TERMS == number),
+                    None => prop_assert!(unix_ms.max(known / StreamPosition::TERMS) >= u64::MAX / StreamPosition::TERMS - 1),
+                }
+            }
         }
     }
 }

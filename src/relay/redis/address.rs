@@ -11,9 +11,20 @@ const DEFAULT_PORT: u16 = 6379;
 /// The default time limit for connecting to a server, and for each of its answers.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// The servers of an engine, of which the one that is a master is used, and the time limits of its calls.
+/// The servers of an engine: Redis from version 6.2, or Valkey. The one that is a master is used.
+///
+/// ```
+/// use notifyman::relay::EngineConfig;
+///
+/// let engine = EngineConfig::new(["redis://r1:6379", "redis://r2:6379"])?;
+/// assert_eq!(engine.to_string(), "r1:6379, r2:6379");
+/// # Ok::<(), notifyman::Error>(())
+/// ```
+///
+/// A failover is followed if all servers are listed. Sentinel and Cluster are not supported. Connecting to a server, and each of
+/// its answers, may take 5 seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct EngineConfig {
+pub struct EngineConfig {
     pub(crate) addresses: Vec<EngineAddress>,
     /// The time limit for connecting to one server, its name resolution aside.
     pub(crate) connect_timeout: Duration,
@@ -33,7 +44,7 @@ impl EngineConfig {
     /// # Errors
     ///
     /// [`Error::Config`] if there is no URL or one is invalid. The text contains no part of a URL that may be secret.
-    pub(crate) fn new<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Result<Self, Error> {
+    pub fn new<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Result<Self, Error> {
         let addresses = urls.into_iter().map(|url| EngineAddress::parse(url.as_ref()));
         let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
         if addresses.is_empty() {
@@ -43,6 +54,25 @@ impl EngineConfig {
     }
 }
 
+/// One server, by its URL: see [`EngineConfig::new`].
+impl TryFrom<&str> for EngineConfig {
+    type Error = Error;
+
+    fn try_from(url: &str) -> Result<Self, Error> {
+        Self::new([url])
+    }
+}
+
+/// One server, by its URL: see [`EngineConfig::new`].
+impl TryFrom<String> for EngineConfig {
+    type Error = Error;
+
+    fn try_from(url: String) -> Result<Self, Error> {
+        Self::new([url])
+    }
+}
+
+/// Formats the addresses, without logins.
 impl fmt::Display for EngineConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, address) in self.addresses.iter().enumerate() {

@@ -10,10 +10,9 @@ mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use self::address::EngineConfig;
+pub use self::address::EngineConfig;
 pub(crate) use self::commands::RawEntry;
 pub(crate) use self::connection::EngineConnection;
 pub(crate) use self::fault::{EngineFault, FaultKind};
-#[allow(unused_imports, reason = "the leader, which uses it, follows")]
 pub(crate) use self::sink::RedisSink;
 pub(crate) use self::socket::Interrupt;

@@ -1,0 +1,62 @@
+//! The options of `notifyman relay`.
+
+use std::time::Duration;
+
+use crate::cli::target::channel;
+use crate::cli::values::duration_within;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+pub(crate) const RELAY: &str = "\
+Each listening session slows every NOTIFY of its database. So two relays listen,
+and any number of readers follow the streams of Redis or Valkey that one of them
+appends to:
+  notifyman relay -u shop=postgres://db1/shop --to redis://r1 prices stock
+Start the same command on another machine: one leads, and the other one takes
+over within a second if the first is killed. Nothing is lost or repeated by
+that. Which one leads, they agree on for each database, by an advisory lock.
+
+The stream of a database is notifyman:LABEL, of the label of its --url, or else
+notifyman:SYSTEM/DATABASE. The engine keeps about --keep entries of it; a reader
+that was away for longer has a report that it has missed some. Notifications that a
+relay misses itself, or that do not fit into its memory (64 MiB or 100,000 for
+each database) while the engine is away, are reported to readers as well.
+
+--to can be repeated: the first server whose role is master is used, so a
+failover is followed. Sentinel and Cluster are not supported.
+
+With --health, GET /health answers 200 if everything is relayed, else 503, with
+the reasons; GET /metrics is for Prometheus.
+
+A leader that has stopped keeps its lock. After --canary and --canary-deadline
+without an entry, another relay ends its session, which the same role may do.
+
+Connection settings and exit codes: see `notifyman --help`.";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RelayArgs {
+    /// Database; repeat for several [default: from the PG* variables]
+    #[arg(long = "url", short, value_name = "URL")]
+    pub(crate) urls: Vec<String>,
+    /// Server of Redis or Valkey; repeat for its replicas
+    #[arg(long, value_name = "REDIS-URL", required = true)]
+    pub(crate) to: Vec<String>,
+    /// Number of entries that are kept of each stream, about
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) keep: u64,
+    /// Mark the place in each stream every DURATION, from 1s to 1d
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration_within(SECOND, SECOND * 86_400))]
+    pub(crate) canary: Duration,
+    /// Time that a mark may take, from 1s to 1d
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration_within(SECOND, SECOND * 86_400))]
+    pub(crate) canary_deadline: Duration,
+    /// Answer /health and /metrics by HTTP at ADDR, such as 127.0.0.1:9187
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) health: Option<String>,
+    /// Print only errors of the command itself
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Channels to relay (case-sensitive)
+    #[arg(value_name = "CHANNEL", required = true, value_parser = channel)]
+    pub(crate) channels: Vec<String>,
+}

@@ -1,0 +1,63 @@
+//! The health of a relay, and its metrics.
+
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use notifyman::relay::{RelayRole, RelayStatus};
+use serde_json::json;
+
+use crate::cli::health::Health;
+
+/// Returns the health of streams, and records their metrics. Nothing is well whose last canary is older than `silence`.
+pub(crate) fn of(streams: &[RelayStatus], silence: Duration) -> Health {
+    let problems =
+        streams.iter().filter_map(|stream| Some(format!("{}: {}", stream.stream, problem(stream, silence)?)));
+    let problems = problems.collect();
+    streams.iter().for_each(record);
+    let details = streams.iter().map(|it| {
+        json!({
+            "stream": it.stream,
+            "role": it.role.to_string(),
+            "term": it.term,
+            "appended": it.appended,
+            "gaps": it.gaps,
+            "waiting": it.waiting,
+            "canary_age_ms": it.canary_age.map(millis),
+            "append_ms": it.append_time.map(millis),
+            "fault": it.fault,
+        })
+    });
+    Health { problems, details: details.collect() }
+}
+
+fn problem(stream: &RelayStatus, silence: Duration) -> Option<String> {
+    if let Some(fault) = &stream.fault {
+        return Some(fault.clone());
+    }
+    match stream.canary_age {
+        _ if stream.role == RelayRole::Away => Some("the session with PostgreSQL is not open".to_owned()),
+        Some(age) if age <= silence => None,
+        Some(age) => Some(format!("no canary has arrived for {} s", age.as_secs())),
+        None => Some("no canary has arrived yet".to_owned()),
+    }
+}
+
+fn record(stream: &RelayStatus) {
+    let name = || stream.stream.clone();
+    let is_leader = stream.role == RelayRole::Leader;
+    gauge!("notifyman_relay_leader", "stream" => name()).set(if is_leader { 1.0 } else { 0.0 });
+    gauge!("notifyman_relay_term", "stream" => name()).set(stream.term.unwrap_or_default() as f64);
+    counter!("notifyman_relay_entries_total", "stream" => name()).absolute(stream.appended);
+    counter!("notifyman_relay_gaps_total", "stream" => name()).absolute(stream.gaps);
+    gauge!("notifyman_relay_waiting_notifications", "stream" => name()).set(stream.waiting as f64);
+    if let Some(age) = stream.canary_age {
+        gauge!("notifyman_relay_canary_age_seconds", "stream" => name()).set(age.as_secs_f64());
+    }
+    if let Some(time) = stream.append_time {
+        gauge!("notifyman_relay_append_seconds", "stream" => name()).set(time.as_secs_f64());
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

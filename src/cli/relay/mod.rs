@@ -1,0 +1,46 @@
+//! `notifyman relay`: appends the notifications of databases to the streams of an engine.
+
+pub(crate) mod args;
+mod health;
+
+use std::sync::{Arc, mpsc};
+
+use notifyman::relay::{EngineConfig, Relay};
+
+use self::args::RelayArgs;
+use super::connect::configs;
+use super::health::HealthServer;
+use super::outcome::{Exit, Failure};
+use super::output::print_message;
+use super::signals::SignalWatcher;
+use super::target::or_environment;
+
+pub(super) fn run(args: &RelayArgs) -> Result<Exit, Failure> {
+    let configs = configs(&or_environment(&args.urls))?;
+    let engine = EngineConfig::new(&args.to)?;
+    let mut relay = Relay::builder(engine)?.keep(args.keep).canary(args.canary, args.canary_deadline);
+    if !args.quiet {
+        relay = relay.on_event(|event| print_message(event));
+    }
+    for config in configs {
+        relay = relay.database(config, &args.channels)?;
+    }
+    let (stop, stopped) = mpsc::channel();
+    let signals = SignalWatcher::new(move || {
+        // The program may be about to end.
+        let _ = stop.send(());
+    })?;
+    let relay = Arc::new(relay.start()?);
+    let health = match &args.health {
+        Some(address) => {
+            let (relay, silence) = (Arc::clone(&relay), args.canary.saturating_add(args.canary_deadline));
+            Some(HealthServer::start(address, move || health::of(&relay.status(), silence))?)
+        }
+        None => None,
+    };
+    // The other side is kept by the watcher of signals.
+    let _ = stopped.recv();
+    relay.stop();
+    drop(health);
+    Ok(signals.received().map_or(Exit::Done, Exit::Signalled))
+}

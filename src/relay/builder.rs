@@ -1,0 +1,121 @@
+//! The settings of a relay, and its start.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::error::{Error, ValueError};
+use crate::proto::sql::{self, Limits};
+use crate::relay::leader::RelayPace;
+use crate::relay::process::Relay;
+use crate::relay::redis::EngineConfig;
+use crate::relay::session::MARKER_CHANNEL;
+use crate::relay::status::{EventSink, RelayEvent};
+
+/// The settings of a relay, which [`Relay::builder`] returns.
+///
+/// ```
+/// use std::time::Duration;
+/// use notifyman::Config;
+/// use notifyman::relay::{EngineConfig, Relay};
+///
+/// let engine = EngineConfig::new(["redis://r1.example", "redis://r2.example"])?;
+/// let db1: Config = "postgres://db1.example/shop".parse()?;
+/// let builder = Relay::builder(engine)?
+///     .database(db1.label("shop"), ["prices", "stock"])?
+///     .keep(500_000)
+///     .canary(Duration::from_secs(5), Duration::from_secs(2));
+/// # drop(builder);
+/// # Ok::<(), notifyman::Error>(())
+/// ```
+#[must_use = "a builder does nothing until it starts"]
+pub struct RelayBuilder {
+    pub(crate) engine: EngineConfig,
+    pub(crate) databases: Vec<RelayedDatabase>,
+    pub(crate) keep: u64,
+    pub(crate) pace: RelayPace,
+    pub(crate) on_event: EventSink,
+}
+
+/// A database whose notifications are relayed.
+#[derive(Debug)]
+pub(crate) struct RelayedDatabase {
+    pub(crate) config: Config,
+    pub(crate) channels: Vec<Box<str>>,
+}
+
+impl fmt::Debug for RelayBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { engine, databases, keep, pace, on_event: _ } = self;
+        f.debug_struct("RelayBuilder")
+            .field("engine", engine)
+            .field("databases", databases)
+            .field("keep", keep)
+            .field("pace", pace)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RelayBuilder {
+    pub(crate) fn new(engine: EngineConfig) -> Self {
+        let pace = RelayPace { period: Duration::from_secs(15), deadline: Duration::from_secs(5) };
+        Self { engine, databases: Vec::new(), keep: 100_000, pace, on_event: Arc::new(|_| ()) }
+    }
+
+    /// Adds a database and the channels of it that are relayed. The [label](Config::label) of the configuration names its stream:
+    /// `notifyman:LABEL`; without one it is `notifyman:SYSTEM/DATABASE`, of the identifier of the cluster, which a failover does
+    /// not change, and the name of the database.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for an invalid connection string, and [`Error::Value`] for an invalid channel.
+    pub fn database<C, I>(mut self, config: C, channels: I) -> Result<Self, Error>
+    where
+        C: TryInto<Config>,
+        C::Error: Into<Error>,
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let config = config.try_into().map_err(Into::into)?;
+        let channels = sql::checked_channels(channels, Limits::Exact)?;
+        if channels.iter().any(|channel| **channel == *MARKER_CHANNEL) {
+            let message =
+                format!("cannot relay channel {MARKER_CHANNEL}: it is reserved for the relays; use another name");
+            return Err(ValueError { message }.into());
+        }
+        self.databases.push(RelayedDatabase { config, channels });
+        Ok(self)
+    }
+
+    /// Sets about how many entries the engine keeps of each stream: a reader that was away for longer has a gap. The default is
+    /// 100,000.
+    pub fn keep(mut self, entries: u64) -> Self {
+        self.keep = entries;
+        self
+    }
+
+    /// Sets the canary: each relay marks its place in every `period`, by one notification on the channel `notifyman_relay`, and
+    /// a leader that appends nothing for `period + deadline` is replaced. The defaults are 15 and 5 seconds. All relays and readers
+    /// of a stream need the same times.
+    pub fn canary(mut self, period: Duration, deadline: Duration) -> Self {
+        self.pace = RelayPace { period, deadline };
+        self
+    }
+
+    /// Sets a function that is called for each change, for a log. It is called on the threads of the relay, and should return
+    /// soon.
+    pub fn on_event(mut self, call: impl Fn(&RelayEvent) + Send + Sync + 'static) -> Self {
+        self.on_event = Arc::new(call);
+        self
+    }
+
+    /// Starts the relay, on threads of its own. Servers and an engine that cannot be reached are tried again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if a thread cannot be started.
+    pub fn start(self) -> Result<Relay, Error> {
+        Relay::start(self)
+    }
+}

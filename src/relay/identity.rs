@@ -1,0 +1,108 @@
+//! The identity of a relay: its terms, and its marks of places in the order of a database's notifications, which is the same for
+//! all listeners.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::relay::position::StreamPosition;
+
+/// A notification of a relay on the channel that all relays of a database share: `RELAY COUNTER UNIX_MS`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Marker {
+    relay: Box<str>,
+    counter: u64,
+    sent_unix_ms: u64,
+}
+
+impl Marker {
+    /// Returns a time before it was sent, on the clock of the engine; 0 if that was not known.
+    pub(crate) fn sent_unix_ms(&self) -> u64 {
+        self.sent_unix_ms
+    }
+}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { relay, counter, sent_unix_ms } = self;
+        write!(f, "{relay} {counter} {sent_unix_ms}")
+    }
+}
+
+impl FromStr for Marker {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.split(' ');
+        let relay = parts.next().filter(|relay| is_relay_name(relay)).ok_or(())?;
+        let mut number = || parts.next().and_then(|part| part.parse().ok()).ok_or(());
+        let marker = Self { relay: relay.into(), counter: number()?, sent_unix_ms: number()? };
+        // Nothing else that means the same.
+        if marker.to_string() == text { Ok(marker) } else { Err(()) }
+    }
+}
+
+fn is_relay_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+}
+
+/// The identity of a relay's process in one stream.
+#[derive(Debug)]
+pub(crate) struct RelayIdentity {
+    name: Box<str>,
+    number: u64,
+    last_term: u64,
+    counter: u64,
+}
+
+impl RelayIdentity {
+    /// Creates the identity of a process with a name and a number that no other one has.
+    pub(crate) fn new(name: &str, number: u64) -> Self {
+        Self { name: name.into(), number, last_term: 0, counter: 0 }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the next marker, which is sent at this time on the clock of the engine.
+    pub(crate) fn next_marker(&mut self, sent_unix_ms: u64) -> Marker {
+        self.counter += 1;
+        Marker { relay: self.name.clone(), counter: self.counter, sent_unix_ms }
+    }
+
+    /// Returns a term above `known` and above all that were returned before, or `None` if there is none.
+    pub(crate) fn next_term(&mut self, unix_ms: u64, known: u64) -> Option<u64> {
+        let term = StreamPosition::next_term(unix_ms, known.max(self.last_term), self.number)?;
+        self.last_term = term;
+        Some(term)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r05_a_term_is_claimed_once() {
+        let mut relay = RelayIdentity::new("a", 7);
+        let terms =
+            [(5, 0), (5, 0), (4, 0), (5, 9_000_000), (5, 0)].map(|(unix_ms, known)| relay.next_term(unix_ms, known));
+        assert_eq!(terms, [5, 6, 7, 10, 11].map(|ms| Some(ms * StreamPosition::TERMS + 7)));
+        assert_eq!(relay.next_term(5, u64::MAX), None);
+    }
+
+    #[test]
+    fn r05_a_marker_is_recognized_and_nothing_else() {
+        let mut source = RelayIdentity::new("4711-00ff", 7);
+        let (first, second) = (source.next_marker(9), source.next_marker(9));
+        assert!(first != second && first.sent_unix_ms() == 9);
+        for marker in [first, second] {
+            assert_eq!(marker.to_string().parse(), Ok(marker));
+        }
+        for text in
+            ["", "r", "r 1", "r 1 2 3", " r 1 2", "r  1 2", "r +1 2", "r 01 2", "r 1 -2", "a b c", "r\n 1 2", "ü 1 2"]
+        {
+            assert_eq!(text.parse::<Marker>(), Err(()), "{text:?}");
+        }
+    }
+}

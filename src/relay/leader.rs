@@ -1,0 +1,437 @@
+//! One stream: a candidate that keeps what it receives, or the leader that appends it.
+//!
+//! ```text
+//!   Away ──▶ Unprepared ──▶ Candidate ──lock──▶ TakingOver ──▶ Leader
+//!    ▲ session lost           ▲  │                  │          │  │
+//!    └────────────────────────┼──┴──────────────────┴──────────┼──┘
+//!                             └──────── refused by the engine ─┘
+//! ```
+//!
+//! The lock only chooses a leader: two of them harm nothing, because the engine refuses the older one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::error::Error;
+use crate::gap::Gap;
+use crate::notification::Batch;
+use crate::relay::entry::EntryContent;
+use crate::relay::history::{HISTORY_BYTES, History};
+use crate::relay::identity::{Marker, RelayIdentity};
+use crate::relay::inbox::Received;
+use crate::relay::outbox::{FlushError, Outbox};
+use crate::relay::position::StreamPosition;
+use crate::relay::session::{LeaderSession, MARKER_CHANNEL};
+use crate::relay::sink::Sink;
+use crate::relay::status::{RelayChange, RelayRole, StreamStatus};
+use crate::relay::takeover::{ClaimedStream, OpenStream};
+
+/// The time between two attempts to take the lock.
+const LOCK_PERIOD: Duration = Duration::from_millis(250);
+/// The time between two attempts after a failure.
+const RETRY: Duration = Duration::from_secs(1);
+/// The number of notifications after which the leader marks the place: a reader or a candidate reads back little more.
+const MARK_AFTER: usize = 1_000;
+/// The number of entries that may wait for the engine before the inbox is left to fill.
+const OUTBOX_ENTRIES: usize = 1_024;
+
+/// The times of a stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RelayPace {
+    /// The time between two markers of a relay.
+    pub(crate) period: Duration,
+    /// The time that a marker may take.
+    pub(crate) deadline: Duration,
+}
+
+impl RelayPace {
+    /// Returns the time without an entry after which a leader has failed.
+    pub(crate) fn silence(&self) -> Duration {
+        self.period.saturating_add(self.deadline)
+    }
+}
+
+/// The settings of one stream.
+pub(crate) struct StreamSetup<K> {
+    /// Returns the stream with a name, without connecting.
+    pub(crate) engine: Box<dyn FnMut(&str) -> K + Send>,
+    /// The name of the stream. Without it, the system identifier and the database are its name.
+    pub(crate) label: Option<Box<str>>,
+    pub(crate) channels: Vec<Box<str>>,
+    pub(crate) pace: RelayPace,
+    pub(crate) identity: RelayIdentity,
+}
+
+/// The part of a relay that serves one stream.
+pub(crate) struct StreamLeader<K, S> {
+    setup: StreamSetup<K>,
+    session: S,
+    history: History,
+    role: Role<K>,
+    status: Arc<StreamStatus>,
+}
+
+#[allow(clippy::large_enum_variant, reason = "there is one for each stream")]
+enum Role<K> {
+    /// There is no session.
+    Away,
+    /// The session is open, and is prepared at this time.
+    Unprepared(Instant),
+    Engaged(Engagement<K>),
+}
+
+/// The part that a relay takes with a session that is prepared.
+struct Engagement<K> {
+    stream: OpenStream<K>,
+    next_marker: Instant,
+    /// The time at which a marker was last received.
+    last_marker: Option<Instant>,
+    part: Part,
+}
+
+enum Part {
+    Candidate { next_attempt: Instant, watch: StreamWatch },
+    TakingOver(Takeover),
+    Leader(Leadership),
+}
+
+/// A look at the stream of another leader.
+struct StreamWatch {
+    next: Instant,
+    top: Option<StreamPosition>,
+    /// The time since which the stream has had this top.
+    since: Instant,
+}
+
+struct Takeover {
+    claimed: ClaimedStream,
+    /// The first and the last marker that were sent since the claim: the first one is lost if the session could not send it.
+    barriers: [Box<str>; 2],
+    /// The own session has missed notifications since the claim.
+    has_gap: bool,
+}
+
+struct Leadership {
+    outbox: Outbox,
+    /// The number of notifications since the last marker.
+    unmarked: usize,
+    /// The engine has failed, and is tried again at this time.
+    retry: Option<Instant>,
+}
+
+impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
+    pub(crate) fn new(setup: StreamSetup<K>, session: S, status: Arc<StreamStatus>) -> Self {
+        Self { setup, session, history: History::new(HISTORY_BYTES), role: Role::Away, status }
+    }
+
+    /// Handles what was received, in this order.
+    pub(crate) fn handle(&mut self, received: Received, now: Instant) {
+        match received {
+            Received::Opened => self.role = Role::Unprepared(now),
+            Received::Restored(gap) => {
+                self.push_gap(&gap);
+                // After an audit the session is the same.
+                if matches!(self.role, Role::Away) {
+                    self.role = Role::Unprepared(now);
+                }
+            }
+            Received::Notifications(batch) => self.push_batch(batch, now),
+            Received::Overflow(dropped) => {
+                let cause = Error::TooSlow { dropped: dropped as u64 };
+                self.push_gap(&Gap::new(self.setup.channels.iter().cloned(), cause, Duration::ZERO));
+            }
+            Received::Disconnected(error) => {
+                // The lock is lost with the session. The gap is reported once it is restored.
+                self.role = Role::Away;
+                self.status.set_role(RelayRole::Away, None);
+                self.status.set_session_fault(Some(&error));
+            }
+        }
+    }
+
+    fn leadership(&mut self) -> Option<&mut Leadership> {
+        match &mut self.role {
+            Role::Engaged(Engagement { part: Part::Leader(leadership), .. }) => Some(leadership),
+            _ => None,
+        }
+    }
+
+    fn push(&mut self, content: EntryContent) {
+        if let Some(leadership) = self.leadership() {
+            leadership.outbox.push(content.clone());
+        }
+        self.history.push(content);
+    }
+
+    fn push_gap(&mut self, gap: &Gap) {
+        self.status.report_gap(format!("{:#}", gap.cause()));
+        if let Role::Engaged(Engagement { part: Part::TakingOver(takeover), .. }) = &mut self.role {
+            takeover.has_gap = true;
+        }
+        self.push(EntryContent::from(gap));
+    }
+
+    /// Adds the notifications of a batch, in pieces if markers are among them.
+    fn push_batch(&mut self, batch: Batch, now: Instant) {
+        let is_marker = |channel: &[u8]| channel == MARKER_CHANNEL.as_bytes();
+        if !batch.iter().any(|n| is_marker(n.channel_bytes())) {
+            return self.push_notifications(batch);
+        }
+        let mut piece = Vec::new();
+        for notification in batch {
+            if !is_marker(notification.as_ref().channel_bytes()) {
+                piece.push(notification);
+                continue;
+            }
+            // Another program may notify this channel, too.
+            let Ok(marker) = notification.payload().parse::<Marker>() else { continue };
+            self.push_notifications(std::mem::take(&mut piece).into_iter().collect());
+            self.push_marker(&marker, now);
+        }
+        self.push_notifications(piece.into_iter().collect());
+    }
+
+    fn push_notifications(&mut self, batch: Batch) {
+        if batch.is_empty() {
+            return;
+        }
+        let len = batch.len();
+        self.push(EntryContent::Notifications(batch));
+        let Role::Engaged(Engagement { stream, part: Part::Leader(leadership), .. }) = &mut self.role else { return };
+        leadership.unmarked += len;
+        if leadership.unmarked >= MARK_AFTER {
+            leadership.unmarked = 0;
+            let marker = self.setup.identity.next_marker(stream.earliest_unix_ms());
+            self.session.send_marker(&marker.to_string());
+        }
+    }
+
+    fn push_marker(&mut self, marker: &Marker, now: Instant) {
+        if let Role::Engaged(engagement) = &mut self.role {
+            engagement.last_marker = Some(now);
+        }
+        self.status.receive_canary(now);
+        let (marker, sent_unix_ms) = (marker.to_string().into(), marker.sent_unix_ms());
+        self.push(EntryContent::Canary { marker, sent_unix_ms, channels: self.setup.channels.clone() });
+    }
+
+    /// Does what is due, and appends what waits.
+    pub(crate) fn advance(&mut self, now: Instant) {
+        self.prepare(now);
+        self.send_marker(now);
+        self.watch(now);
+        self.try_to_lead(now);
+        self.start_term();
+        self.flush(now);
+    }
+
+    /// Returns the time at which there is something to do, if nothing is received before.
+    pub(crate) fn deadline(&self, now: Instant) -> Instant {
+        let engagement = match &self.role {
+            Role::Away => return later(now, Duration::from_secs(3600)),
+            Role::Unprepared(at) => return *at,
+            Role::Engaged(engagement) => engagement,
+        };
+        let of_part = match &engagement.part {
+            Part::Candidate { next_attempt, watch } => Some((*next_attempt).min(watch.next)),
+            Part::TakingOver(_) => None,
+            Part::Leader(leadership) => leadership.retry,
+        };
+        of_part.map_or(engagement.next_marker, |at| at.min(engagement.next_marker))
+    }
+
+    /// Returns `false` while so many entries wait for the engine that no more should be received.
+    pub(crate) fn takes(&self) -> bool {
+        match &self.role {
+            Role::Engaged(Engagement { part: Part::Leader(leadership), .. }) => {
+                leadership.outbox.len() < OUTBOX_ENTRIES
+            }
+            _ => true,
+        }
+    }
+
+    fn prepare(&mut self, now: Instant) {
+        if !matches!(self.role, Role::Unprepared(at) if at <= now) {
+            return;
+        }
+        self.role = match self.session.prepare() {
+            Ok(session) => {
+                let derived = || format!("{}/{}", session.origin.system, session.database);
+                let name = self.setup.label.clone().unwrap_or_else(|| derived().into());
+                let sink = (self.setup.engine)(&name);
+                self.status.set_session_fault(None);
+                self.status.set_role(RelayRole::Candidate, None);
+                self.status.set_stream(&name);
+                let stream = OpenStream::new(name, session.origin, sink);
+                // A candidate that has received for longer goes first: it has no gap.
+                Role::Engaged(Engagement {
+                    stream,
+                    next_marker: now,
+                    last_marker: None,
+                    part: Part::candidate(now, later(now, RETRY)),
+                })
+            }
+            Err(error) => {
+                self.status.set_session_fault(Some(&error));
+                Role::Unprepared(later(now, RETRY))
+            }
+        };
+    }
+
+    fn send_marker(&mut self, now: Instant) {
+        if let Role::Engaged(engagement) = &mut self.role
+            && engagement.next_marker <= now
+        {
+            engagement.next_marker = later(now, self.setup.pace.period);
+            if let Err(error) = engagement.stream.read_clock() {
+                self.status.set_engine_fault(Some(&error));
+            }
+            let marker = self.setup.identity.next_marker(engagement.stream.earliest_unix_ms()).to_string();
+            self.session.send_marker(&marker);
+            if let Part::TakingOver(takeover) = &mut engagement.part {
+                takeover.barriers[1] = marker.into();
+            }
+        }
+    }
+
+    /// Ends the session of a leader that appends nothing although there is something to append.
+    fn watch(&mut self, now: Instant) {
+        let Role::Engaged(Engagement { stream, last_marker, part: Part::Candidate { watch, .. }, .. }) = &mut self.role
+        else {
+            return;
+        };
+        if watch.next > now {
+            return;
+        }
+        let silence = self.setup.pace.silence();
+        watch.next = later(now, (silence / 8).clamp(Duration::from_millis(50), Duration::from_secs(3)));
+        match stream.sink.top() {
+            Ok(top) => {
+                self.status.set_engine_fault(None);
+                if top != watch.top {
+                    (watch.top, watch.since) = (top, now);
+                }
+            }
+            Err(error) => {
+                // An engine that cannot be reached proves nothing.
+                watch.since = now;
+                return self.status.set_engine_fault(Some(&error));
+            }
+        }
+        let is_silent = now.saturating_duration_since(watch.since) > silence;
+        let receives = last_marker.is_some_and(|at| now.saturating_duration_since(at) <= silence);
+        if !is_silent || !receives {
+            return;
+        }
+        watch.since = now;
+        match self.session.end_holder(&stream.name) {
+            Ok(None) => {}
+            Ok(Some(pid)) => self.status.report(RelayChange::HolderEnded(pid)),
+            Err(error) => self.status.set_session_fault(Some(&error)),
+        }
+    }
+
+    fn try_to_lead(&mut self, now: Instant) {
+        let Role::Engaged(Engagement { stream, part, .. }) = &mut self.role else { return };
+        let Part::Candidate { next_attempt, .. } = part else { return };
+        if *next_attempt > now {
+            return;
+        }
+        *next_attempt = later(now, LOCK_PERIOD);
+        match self.session.try_lock(&stream.name) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return self.status.set_session_fault(Some(&error)),
+        }
+        match stream.claim(&mut self.setup.identity) {
+            Ok(claimed) => {
+                let barrier = self.setup.identity.next_marker(stream.earliest_unix_ms()).to_string();
+                self.session.send_marker(&barrier);
+                let barriers = [barrier.clone().into(), barrier.into()];
+                *part = Part::TakingOver(Takeover { claimed, barriers, has_gap: false });
+            }
+            Err(error) => {
+                // Another candidate may reach the engine.
+                self.status.set_engine_fault(Some(&error));
+                self.step_down(now);
+            }
+        }
+    }
+
+    /// Starts the term that was claimed, once the place is known at which the history continues the stream.
+    fn start_term(&mut self) {
+        let Role::Engaged(Engagement { part, .. }) = &mut self.role else { return };
+        let Part::TakingOver(takeover) = part else { return };
+        let Takeover { claimed, barriers, has_gap } = takeover;
+        let channels = &self.setup.channels;
+        let started = match has_gap {
+            true => Some(claimed.start_with_gap(channels)),
+            false => barriers.iter().find_map(|barrier| claimed.start(&self.history, barrier, channels)),
+        };
+        let Some(started) = started else { return };
+        self.status.set_role(RelayRole::Leader, Some(started.outbox.term()));
+        *part = Part::Leader(Leadership { outbox: started.outbox, unmarked: 0, retry: None });
+        if let Some(why) = started.gap {
+            self.status.report_gap(why.to_string());
+        }
+    }
+
+    fn flush(&mut self, now: Instant) {
+        let Role::Engaged(Engagement { stream, part: Part::Leader(leadership), .. }) = &mut self.role else { return };
+        if leadership.outbox.len() == 0 || leadership.retry.is_some_and(|retry| retry > now) {
+            return;
+        }
+        let begin = clock::now();
+        match leadership.outbox.flush(&mut stream.sink) {
+            Ok(appended) => {
+                leadership.retry = None;
+                self.status.count_appended(appended, begin.elapsed());
+                self.status.set_engine_fault(None);
+            }
+            Err(FlushError::Failed(error)) => {
+                leadership.retry = Some(later(now, RETRY));
+                self.status.set_engine_fault(Some(&error));
+            }
+            Err(FlushError::Fenced) => {
+                self.status.report(RelayChange::Superseded);
+                self.step_down(now);
+            }
+        }
+    }
+
+    /// Becomes a candidate again, after others had the chance to lead.
+    fn step_down(&mut self, now: Instant) {
+        if let Role::Engaged(engagement) = &mut self.role {
+            if let Err(error) = self.session.unlock() {
+                self.status.set_session_fault(Some(&error));
+            }
+            engagement.part = Part::candidate(now, later(now, RETRY));
+            self.status.set_role(RelayRole::Candidate, None);
+        }
+    }
+
+    /// Appends what waits, and leaves the stream to another relay.
+    pub(crate) fn finish(&mut self, now: Instant) {
+        if let Some(leadership) = self.leadership() {
+            leadership.retry = None;
+        }
+        self.flush(now);
+        if self.leadership().is_some() {
+            // The session is closed in any case.
+            let _ = self.session.unlock();
+        }
+        self.role = Role::Away;
+        self.status.set_role(RelayRole::Away, None);
+    }
+}
+
+impl Part {
+    fn candidate(now: Instant, next_attempt: Instant) -> Self {
+        Self::Candidate { next_attempt, watch: StreamWatch { next: now, top: None, since: now } }
+    }
+}
+
+fn later(now: Instant, after: Duration) -> Instant {
+    now.checked_add(after).unwrap_or(now)
+}

@@ -1,0 +1,191 @@
+//! A running relay: one loop for all databases, and a thread for each stream.
+//!
+//! ```text
+//!   manager's loop ──▶ inbox of a database ──▶ its thread: candidate or leader ──▶ engine
+//!                                                  └─ lock, canary: by the handle ─▶ the session in the loop
+//! ```
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crate::clock;
+use crate::error::Error;
+use crate::manager::{Backoff, CANARY_CHANNEL, ConnId, Event, Handle, Jitter, NotificationManager};
+use crate::relay::builder::RelayBuilder;
+use crate::relay::identity::RelayIdentity;
+use crate::relay::inbox::{Inbox, Received};
+use crate::relay::leader::{StreamLeader, StreamSetup};
+use crate::relay::redis::{EngineConfig, RedisSink};
+use crate::relay::session::{LeaderSession, MARKER_CHANNEL, ManagedSession};
+use crate::relay::sink::Sink;
+use crate::relay::status::{RelayStatus, StreamStatus};
+
+/// A relay that runs on threads of its own, until it is stopped or dropped.
+///
+/// Start two of them, on two machines, for each group of databases: one leads, and the other one takes over if it fails. Which
+/// one that is, they agree on for each database.
+///
+/// It has a thread for its loop and one for each database. For each database, up to 64 MiB or 100,000 notifications wait for an
+/// engine that is slow or away, and beyond that there is a gap; a candidate keeps up to 64 MiB of what it has received.
+///
+/// ```no_run
+/// use notifyman::relay::{Relay, RelayRole};
+///
+/// # fn main() -> Result<(), notifyman::Error> {
+/// let relay = Relay::builder("redis://localhost")?
+///     .database("postgres://localhost/shop", ["prices"])?
+///     .start()?;
+/// let leads = |relay: &Relay| relay.status()[0].role == RelayRole::Leader;
+/// while !leads(&relay) {
+///     std::thread::sleep(std::time::Duration::from_secs(1));
+/// }
+/// relay.stop();
+/// # Ok(()) }
+/// ```
+pub struct Relay {
+    handle: Handle,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    statuses: Vec<Arc<StreamStatus>>,
+}
+
+impl Relay {
+    /// Returns the settings of a relay to an engine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for an invalid URL.
+    pub fn builder<E>(engine: E) -> Result<RelayBuilder, Error>
+    where
+        E: TryInto<EngineConfig>,
+        E::Error: Into<Error>,
+    {
+        Ok(RelayBuilder::new(engine.try_into().map_err(Into::into)?))
+    }
+
+    pub(crate) fn start(builder: RelayBuilder) -> Result<Self, Error> {
+        let RelayBuilder { engine, databases, keep, pace, on_event } = builder;
+        let mut manager = NotificationManager::new([])
+            .park_when_empty(true)
+            .timeout(None)
+            .reconnect(Backoff::default().retry_all(true))
+            .heartbeat(pace.period, pace.deadline)
+            .canary_at_any_pace(CANARY_CHANNEL, pace.period, pace.deadline);
+        let handle = manager.handle();
+        let (relay, number) = relay_name();
+        let mut inboxes = HashMap::new();
+        let mut started = Self { handle: handle.clone(), threads: Mutex::default(), statuses: Vec::new() };
+        for database in databases {
+            let listened = database.channels.iter().map(|channel| &**channel).chain([MARKER_CHANNEL]);
+            let id = manager.dial(&database.config, listened)?;
+            let inbox = Arc::new(Inbox::default());
+            let shown = database.config.get_label().map_or_else(|| id.to_string(), str::to_owned);
+            let status = Arc::new(StreamStatus::new(&shown, Arc::clone(&inbox), Arc::clone(&on_event)));
+            let engine = engine.clone();
+            let setup = StreamSetup {
+                engine: Box::new(move |stream: &str| RedisSink::new(engine.clone(), stream, keep)),
+                label: database.config.get_label().map(Into::into),
+                channels: database.channels,
+                pace,
+                identity: RelayIdentity::new(&relay, number),
+            };
+            let session = ManagedSession::new(handle.clone(), id, pace.silence());
+            let leader = StreamLeader::new(setup, session, Arc::clone(&status));
+            started.spawn("relay stream", {
+                let inbox = Arc::clone(&inbox);
+                move || serve(leader, &inbox)
+            })?;
+            started.statuses.push(status);
+            inboxes.insert(id, InboxFiller(inbox));
+        }
+        started.spawn("relay loop", move || receive(manager, &inboxes))?;
+        Ok(started)
+    }
+
+    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let spawned = thread::Builder::new().name(name.into()).spawn(run);
+        self.threads().push(spawned.map_err(|error| Error::io("starting a thread", error))?);
+        Ok(())
+    }
+
+    /// Returns the state of each stream, in the order of the databases.
+    pub fn status(&self) -> Vec<RelayStatus> {
+        self.statuses.iter().map(|status| status.read()).collect()
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops the relay: what was received is appended, and another relay may lead immediately. Stopping again has no effect.
+    ///
+    /// It waits for the engine as long as an answer may take.
+    pub fn stop(&self) {
+        drop(self.handle.stop());
+        let threads = std::mem::take(&mut *self.threads());
+        for thread in threads {
+            // A panic of a thread was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("streams", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Relay {
+    /// Stops the relay: see [`stop`](Self::stop).
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Ends the queue of a stream when it is dropped.
+struct InboxFiller(Arc<Inbox>);
+
+impl Drop for InboxFiller {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Sorts the events of the loop by stream, until it is stopped.
+fn receive(mut manager: NotificationManager, inboxes: &HashMap<ConnId, InboxFiller>) {
+    while let Some(event) = manager.next_event() {
+        let (id, received) = match event {
+            Event::Notifies(id, batch) => (id, Received::Notifications(batch.detach())),
+            Event::Opened(id) => (id, Received::Opened),
+            Event::Restored(id, gap) => (id, Received::Restored(gap)),
+            Event::Disconnected(id, error) | Event::Lost(id, error) => (id, Received::Disconnected(error)),
+            _ => continue,
+        };
+        if let Some(InboxFiller(inbox)) = inboxes.get(&id) {
+            inbox.push(received);
+        }
+    }
+}
+
+/// Serves a stream until its queue is stopped.
+fn serve<K: Sink, S: LeaderSession>(mut leader: StreamLeader<K, S>, inbox: &Inbox) {
+    loop {
+        let received = inbox.take(leader.deadline(clock::now()), leader.takes());
+        let now = clock::now();
+        // Read before the queue is known to be empty.
+        let is_over = received.is_empty() && inbox.is_stopped();
+        received.into_iter().for_each(|received| leader.handle(received, now));
+        if is_over {
+            return leader.finish(now);
+        }
+        leader.advance(now);
+    }
+}
+
+/// Returns a name for this process, and a number, which no other has.
+fn relay_name() -> (String, u64) {
+    let number = Jitter::random().number();
+    (format!("{}-{number:016x}", std::process::id()), number)
+}

@@ -1,0 +1,246 @@
+//! The state of a relay, for other threads.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::config::named;
+use crate::error::{Error, Escaped};
+use crate::relay::inbox::Inbox;
+
+/// The part of a relay in one stream.
+///
+/// ```
+/// use notifyman::relay::RelayRole;
+///
+/// assert_eq!(RelayRole::Leader.to_string(), "leader");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum RelayRole {
+    /// Its session is not open: it can neither lead nor follow.
+    Away,
+    /// It receives, and waits until there is no leader.
+    Candidate,
+    /// It appends what it receives.
+    Leader,
+}
+
+named!(RelayRole { Away: "away", Candidate: "candidate", Leader: "leader" });
+
+/// The state of one stream of a relay, at one time.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RelayStatus {
+    /// The name of the stream, without the prefix of its key.
+    pub stream: String,
+    /// The part of this relay.
+    pub role: RelayRole,
+    /// The term of this relay, while it leads.
+    pub term: Option<u64>,
+    /// The number of entries that this relay has appended and the engine has acknowledged.
+    pub appended: u64,
+    /// The number of gaps that this relay has reported or has found at a takeover.
+    pub gaps: u64,
+    /// The number of notifications that wait for the engine.
+    pub waiting: usize,
+    /// The time since a canary of any relay was received; `None` before the first one.
+    pub canary_age: Option<Duration>,
+    /// The time that the last append took, until the engine's answer.
+    pub append_time: Option<Duration>,
+    /// The fault of the session or of the engine, until it is over. One line, escaped.
+    pub fault: Option<String>,
+}
+
+/// A change in a relay, for a log. The text is one line, escaped.
+///
+/// ```
+/// # fn log(event: &notifyman::relay::RelayEvent) {
+/// eprintln!("{event}");
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RelayEvent {
+    /// The name of the stream.
+    pub stream: Box<str>,
+    /// The change.
+    pub change: RelayChange,
+}
+
+/// A change in one stream of a relay.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum RelayChange {
+    /// The relay leads, is a candidate, or is away.
+    Role(RelayRole),
+    /// Notifications are missing in the stream, which readers find. The text is the reason.
+    Gap(String),
+    /// The session with PostgreSQL has a fault.
+    SessionFault(String),
+    /// The engine has a fault.
+    EngineFault(String),
+    /// The fault of the session or of the engine is over.
+    Recovered,
+    /// A leader appended nothing although it had something to append, and its session, with this process id, was ended.
+    HolderEnded(i32),
+    /// A newer leader has taken the stream over.
+    Superseded,
+}
+
+impl fmt::Display for RelayEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", Escaped(&*self.stream))?;
+        match &self.change {
+            RelayChange::Role(role) => write!(f, "this relay is {}", role.described()),
+            RelayChange::Gap(why) => write!(f, "a gap: {why}"),
+            RelayChange::SessionFault(fault) => write!(f, "PostgreSQL: {fault}"),
+            RelayChange::EngineFault(fault) => write!(f, "engine: {fault}"),
+            RelayChange::Recovered => f.write_str("the fault is over"),
+            RelayChange::HolderEnded(pid) => {
+                write!(f, "the leader appended nothing, so its session was ended (process {pid} of the server)")
+            }
+            RelayChange::Superseded => f.write_str("a newer leader has taken over"),
+        }
+    }
+}
+
+impl RelayRole {
+    fn described(self) -> &'static str {
+        match self {
+            Self::Away => "away from PostgreSQL",
+            Self::Candidate => "a candidate",
+            Self::Leader => "the leader",
+        }
+    }
+}
+
+/// Receives the changes of all streams, on their threads.
+pub(crate) type EventSink = Arc<dyn Fn(&RelayEvent) + Send + Sync>;
+
+/// The state of one stream, which its thread changes.
+pub(crate) struct StreamStatus {
+    state: Mutex<StatusState>,
+    inbox: Arc<Inbox>,
+    on_event: EventSink,
+}
+
+struct StatusState {
+    stream: Box<str>,
+    role: RelayRole,
+    term: Option<u64>,
+    appended: u64,
+    gaps: u64,
+    last_canary: Option<Instant>,
+    append_time: Option<Duration>,
+    session_fault: Option<String>,
+    engine_fault: Option<String>,
+}
+
+impl StreamStatus {
+    /// Creates the state of a stream, with the name by which it is known until it has one.
+    pub(crate) fn new(stream: &str, inbox: Arc<Inbox>, on_event: EventSink) -> Self {
+        let state = StatusState {
+            stream: stream.into(),
+            role: RelayRole::Away,
+            term: None,
+            appended: 0,
+            gaps: 0,
+            last_canary: None,
+            append_time: None,
+            session_fault: None,
+            engine_fault: None,
+        };
+        Self { state: Mutex::new(state), inbox, on_event }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, StatusState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and then reports what is returned, without the lock.
+    fn update(&self, change: impl FnOnce(&mut StatusState) -> Option<RelayChange>) {
+        let mut state = self.lock();
+        let Some(change) = change(&mut state) else { return };
+        let event = RelayEvent { stream: state.stream.clone(), change };
+        drop(state);
+        (self.on_event)(&event);
+    }
+
+    pub(crate) fn set_stream(&self, stream: &str) {
+        self.lock().stream = stream.into();
+    }
+
+    pub(crate) fn set_role(&self, role: RelayRole, term: Option<u64>) {
+        self.update(|state| {
+            let is_new = (state.role, state.term) != (role, term);
+            (state.role, state.term) = (role, term);
+            is_new.then_some(RelayChange::Role(role))
+        });
+    }
+
+    pub(crate) fn count_appended(&self, entries: usize, took: Duration) {
+        self.update(|state| {
+            state.appended += entries as u64;
+            state.append_time = Some(took);
+            None
+        });
+    }
+
+    pub(crate) fn report_gap(&self, why: String) {
+        self.update(|state| {
+            state.gaps += 1;
+            Some(RelayChange::Gap(why))
+        });
+    }
+
+    pub(crate) fn receive_canary(&self, now: Instant) {
+        self.lock().last_canary = Some(now);
+    }
+
+    pub(crate) fn report(&self, change: RelayChange) {
+        self.update(|_| Some(change));
+    }
+
+    /// Sets or ends the fault of the session.
+    pub(crate) fn set_session_fault(&self, fault: Option<&Error>) {
+        self.update(|state| {
+            changed(&mut state.session_fault, fault)
+                .map(|new| new.map_or(RelayChange::Recovered, RelayChange::SessionFault))
+        });
+    }
+
+    /// Sets or ends the fault of the engine.
+    pub(crate) fn set_engine_fault(&self, fault: Option<&Error>) {
+        self.update(|state| {
+            changed(&mut state.engine_fault, fault)
+                .map(|new| new.map_or(RelayChange::Recovered, RelayChange::EngineFault))
+        });
+    }
+
+    pub(crate) fn read(&self) -> RelayStatus {
+        let waiting = self.inbox.waiting();
+        let state = self.lock();
+        RelayStatus {
+            stream: state.stream.to_string(),
+            role: state.role,
+            term: state.term,
+            appended: state.appended,
+            gaps: state.gaps,
+            waiting,
+            canary_age: state.last_canary.map(|at| clock::now().saturating_duration_since(at)),
+            append_time: state.append_time,
+            fault: state.session_fault.clone().or_else(|| state.engine_fault.clone()),
+        }
+    }
+}
+
+/// Replaces a fault. Returns the new one, if it is another.
+fn changed(fault: &mut Option<String>, new: Option<&Error>) -> Option<Option<String>> {
+    let new = new.map(|error| format!("{error:#}"));
+    (*fault != new).then(|| {
+        fault.clone_from(&new);
+        new
+    })
+}
