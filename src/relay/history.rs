@@ -104,10 +104,27 @@ impl History {
         self.forget(self.contents.len());
     }
 
-    /// Forgets what the stream no longer needs, now that this canary is in it: everything before the canary before it. That one is
-    /// kept for an engine that loses the last entries.
-    pub(crate) fn seen(&mut self, marker: &str) {
-        let Some(seen) = self.find(marker) else { return };
+    /// Forgets what no takeover needs any more, now that the stream has these contents, of which the newest is the first: everything
+    /// before the canary before their newest one. That one is kept for an engine that loses the last entries.
+    pub(crate) fn seen_in<'c>(&mut self, contents: impl IntoIterator<Item = &'c EntryContent>) {
+        let newest = contents.into_iter().find_map(|content| match content {
+            EntryContent::Canary { marker, .. } => Some(marker),
+            _ => None,
+        });
+        if let Some(seen) = newest.and_then(|marker| self.find(marker)) {
+            self.forget_before(seen);
+        }
+    }
+
+    /// Like [`seen_in`](Self::seen_in), for a stream that has everything.
+    pub(crate) fn seen_all(&mut self) {
+        if let Some(seen) = self.contents.iter().rposition(is_canary) {
+            self.forget_before(seen);
+        }
+    }
+
+    /// Forgets everything before the canary before the one at this index.
+    fn forget_before(&mut self, seen: usize) {
         let before = self.contents.iter().take(seen).rposition(is_canary);
         self.forget(before.unwrap_or(seen));
     }
@@ -179,4 +196,24 @@ fn size_of_content(content: &EntryContent) -> usize {
         _ => 0,
     };
     CONTENT_BYTES + data
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::notification::{Notification, Slice};
+
+    #[test]
+    fn a_history_does_not_keep_read_buffers() {
+        let frames = [Notification::new("c", "x".repeat(5_000), 1)];
+        let frames = frames.into_iter().collect::<crate::notification::Batch>().notification_frames().into_owned();
+        let buffer: Arc<[u8]> = [frames.clone(), vec![0; 60_000]].concat().into();
+        let mut history = History::new(1 << 20);
+        history.push(EntryContent::Canary { marker: "m".into(), sent_unix_ms: 0, channels: Vec::new() });
+        history.push(EntryContent::Notifications(Slice::new(&buffer, 0, frames.len(), 1, 1).into()));
+        assert_eq!(Arc::strong_count(&buffer), 1);
+        assert!((5_000..6_000).contains(&history.bytes()));
+    }
 }

@@ -33,6 +33,10 @@ const LOCK_PERIOD: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_secs(1);
 /// The number of notifications after which the leader marks the place: a reader or a candidate reads back little more.
 const MARK_AFTER: usize = 1_000;
+/// The size of a candidate's history from which on it looks for the part that the stream has, and the number of entries that it
+/// reads for that.
+const TRIM_ABOVE: usize = 1 << 20;
+const TRIM_PAGE: usize = 256;
 /// The number of entries that may wait for the engine before the inbox is left to fill.
 const OUTBOX_ENTRIES: usize = 1_024;
 
@@ -116,6 +120,8 @@ struct Leadership {
     outbox: Outbox,
     /// The number of notifications since the last marker.
     unmarked: usize,
+    /// A marker was received since the history was trimmed.
+    has_marker: bool,
     /// The engine has failed, and is tried again at this time.
     retry: Option<Instant>,
 }
@@ -148,6 +154,12 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
                 self.status.set_session_fault(Some(&error));
             }
         }
+    }
+
+    /// Returns the size of the history.
+    #[cfg(test)]
+    pub(crate) fn history_bytes(&self) -> usize {
+        self.history.bytes()
     }
 
     fn leadership(&mut self) -> Option<&mut Leadership> {
@@ -210,6 +222,9 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
     fn push_marker(&mut self, marker: &Marker, now: Instant) {
         if let Role::Engaged(engagement) = &mut self.role {
             engagement.last_marker = Some(now);
+        }
+        if let Some(leadership) = self.leadership() {
+            leadership.has_marker = true;
         }
         self.status.receive_canary(now);
         let (marker, sent_unix_ms) = (marker.to_string().into(), marker.sent_unix_ms());
@@ -311,6 +326,11 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
                 self.status.set_engine_fault(None);
                 if top != watch.top {
                     (watch.top, watch.since) = (top, now);
+                    if self.history.bytes() >= TRIM_ABOVE
+                        && let Ok(page) = stream.sink.read_back(None, TRIM_PAGE)
+                    {
+                        self.history.seen_in(page.iter().map(|(_, entry)| &entry.content));
+                    }
                 }
             }
             Err(error) => {
@@ -371,7 +391,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
         };
         let Some(started) = started else { return };
         self.status.set_role(RelayRole::Leader, Some(started.outbox.term()));
-        *part = Part::Leader(Leadership { outbox: started.outbox, unmarked: 0, retry: None });
+        *part = Part::Leader(Leadership { outbox: started.outbox, unmarked: 0, has_marker: true, retry: None });
         if let Some(why) = started.gap {
             self.status.report_gap(why.to_string());
         }
@@ -386,6 +406,10 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
         match leadership.outbox.flush(&mut stream.sink) {
             Ok(appended) => {
                 leadership.retry = None;
+                // The stream has all of the history now.
+                if std::mem::take(&mut leadership.has_marker) {
+                    self.history.seen_all();
+                }
                 self.status.count_appended(appended, begin.elapsed());
                 self.status.set_engine_fault(None);
             }

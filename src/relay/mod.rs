@@ -33,8 +33,6 @@
 //! both relays log in as the same role. The relays of a database listen to the channel `notifyman_relay`, by which each marks
 //! its place every 15 seconds, and the leader after every 1,000 notifications.
 
-#![allow(dead_code, reason = "the trimming of histories, which uses the rest, follows")]
-
 mod builder;
 mod entry;
 mod follower;

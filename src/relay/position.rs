@@ -41,11 +41,6 @@ impl StreamPosition {
         Self { term, sequence: Self::CLAIM }
     }
 
-    /// Returns the position of the start of a term.
-    pub(crate) fn start_of(term: u64) -> Self {
-        Self { term, sequence: Self::START }
-    }
-
     /// Returns the next position of the same term, or `None` after the last one.
     pub(crate) fn next(self) -> Option<Self> {
         Some(Self { sequence: self.sequence.checked_add(1)?, ..self })
@@ -111,7 +106,10 @@ mod tests {
     #[test]
     fn the_last_position_of_a_term_has_no_next_one() {
         let last = StreamPosition { term: 1, sequence: u64::MAX };
-        assert_eq!((last.next(), StreamPosition::claim_of(1).next()), (None, Some(StreamPosition::start_of(1))));
+        assert_eq!(
+            (last.next(), StreamPosition::claim_of(1).next()),
+            (None, Some(StreamPosition { term: 1, sequence: 1 }))
+        );
     }
 
     proptest! {

@@ -551,3 +551,26 @@ fn r04_only_a_candidate_that_receives_and_sees_the_stream_ends_the_session_of_a_
     simulation.finish();
     assert_eq!(simulation.readers[0].gaps, 0);
 }
+
+#[test]
+fn r05_histories_keep_little_that_the_stream_has_and_all_that_it_has_not() {
+    let mut simulation = Simulation::new(2, 1);
+    let notify = |simulation: &mut Simulation, count: usize| {
+        for number in 0..count {
+            simulation.shared.lock().committed.push(("c", format!("{number} {}", "x".repeat(7_000))));
+        }
+    };
+    for _ in 0..30 {
+        notify(&mut simulation, 50);
+        simulation.run_all(10);
+    }
+    for relay in &simulation.relays {
+        let bytes = relay.leader.history_bytes();
+        assert!((1..2_500_000).contains(&bytes), "{bytes} of 10,500,000 bytes");
+    }
+    simulation.step(&Step::Partition(0));
+    notify(&mut simulation, 500);
+    simulation.run_all(1);
+    simulation.run_all(15);
+    assert!(simulation.relays.iter().all(|relay| relay.leader.history_bytes() > 3_500_000));
+}

@@ -1,4 +1,4 @@
-//! The end of a stream, read backwards: by a candidate after its claim, and by a reader that begins.
+//! The end of a stream, which a candidate reads backwards after its claim.
 //!
 //! ```text
 //!             canary                       last        claims
@@ -21,8 +21,6 @@ use crate::notification::Batch;
 pub(crate) struct Tail {
     /// The last entry of the last term that was started, and the server from which it came.
     pub(crate) last: Option<(StreamPosition, StreamOrigin)>,
-    /// The channels that were relayed last, if the entries that were read say so.
-    pub(crate) channels: Option<Vec<Box<str>>>,
     /// The last canary, or the reason that there is none.
     pub(crate) canary: Result<TailCanary, NoCanary>,
     /// The notifications after the canary, in their order.
@@ -77,7 +75,6 @@ pub(crate) struct TailReader {
     oldest: Option<StreamPosition>,
     /// The entry that must come next, unless it is a claim.
     expected: Option<StreamPosition>,
-    channels: Option<Vec<Box<str>>>,
     canary: Option<Result<TailCanary, NoCanary>>,
     notifications: VecDeque<Batch>,
     bytes: usize,
@@ -93,7 +90,6 @@ impl TailReader {
             last: None,
             oldest: None,
             expected: None,
-            channels: None,
             canary: None,
             notifications: VecDeque::new(),
             bytes: 0,
@@ -121,15 +117,13 @@ impl TailReader {
         self.oldest = Some(at);
         self.expected = at.sequence.checked_sub(1).map(|sequence| StreamPosition { sequence, ..at });
         match &entry.content {
-            EntryContent::Start { continues, channels } => {
-                self.channels.get_or_insert_with(|| channels.clone());
+            EntryContent::Start { continues, .. } => {
                 self.expected = *continues;
                 if continues.is_none() {
                     self.canary = Some(Err(NoCanary::NotContinued(at)));
                 }
             }
-            EntryContent::Canary { marker, channels, .. } => {
-                self.channels.get_or_insert_with(|| channels.clone());
+            EntryContent::Canary { marker, .. } => {
                 self.canary = Some(Ok(TailCanary { at, marker: marker.clone() }));
             }
             EntryContent::Gap { .. } => self.canary = Some(Err(NoCanary::Gap(at))),
@@ -146,16 +140,11 @@ impl TailReader {
         self.canary.is_none()
     }
 
-    /// Returns the channels that were relayed last, if they are known: a reader needs nothing more.
-    pub(crate) fn channels(&self) -> Option<&[Box<str>]> {
-        self.channels.as_deref()
-    }
-
     /// Ends the reading, at the beginning of the stream or when nothing more is needed.
     pub(crate) fn finish(self) -> Tail {
         let beginning = self.oldest.map_or(NoCanary::Empty, NoCanary::Missing);
         let canary = self.canary.unwrap_or(Err(beginning));
         let notifications = if canary.is_ok() { self.notifications } else { VecDeque::new() };
-        Tail { last: self.last, channels: self.channels, canary, notifications }
+        Tail { last: self.last, canary, notifications }
     }
 }

@@ -170,10 +170,9 @@ impl RelayModel {
         let RelayPhase::Read { term, barrier, tail } = &relay.phase else { return None };
         let shipped = Tail {
             last: tail.last.map(|last| (last, ORIGIN)),
-            channels: None,
             canary: tail
                 .canary
-                .map(|event| TailCanary { at: StreamPosition::start_of(0), marker: event.to_string().into() }),
+                .map(|event| TailCanary { at: StreamPosition::claim_of(0), marker: event.to_string().into() }),
             notifications: tail
                 .notifications
                 .iter()

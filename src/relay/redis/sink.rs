@@ -1,7 +1,5 @@
 //! The engine as a leader sees it.
 
-use std::sync::Arc;
-
 use super::address::EngineConfig;
 use super::commands;
 use super::connection::EngineConnection;
@@ -20,20 +18,15 @@ pub(crate) struct RedisSink {
     name: Box<str>,
     key: String,
     keep: u64,
-    interrupt: Arc<Interrupt>,
+    interrupt: Interrupt,
     connection: Option<EngineConnection>,
 }
 
 impl RedisSink {
     /// Creates the sink of the stream with a name, which is trimmed to about `keep` entries. It does no I/O yet.
     pub(crate) fn new(config: EngineConfig, name: &str, keep: u64) -> Self {
-        let (key, interrupt) = (commands::key_of(name), Arc::default());
+        let (key, interrupt) = (commands::key_of(name), Interrupt::default());
         Self { config, name: name.into(), key, keep, interrupt, connection: None }
-    }
-
-    /// Returns the means to end its calls from another thread.
-    pub(crate) fn interrupt(&self) -> Arc<Interrupt> {
-        Arc::clone(&self.interrupt)
     }
 
     /// Makes a call on the connection, which is opened if there is none, and closed after an error.
