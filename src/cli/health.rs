@@ -16,6 +16,7 @@ use serde::Serialize;
 use tiny_http::{Header, Method, Request, Response, Server};
 
 use super::outcome::Failure;
+use super::output::print_message;
 
 /// The health of a command, at one time.
 #[derive(Debug, Serialize)]
@@ -33,8 +34,13 @@ pub(crate) struct HealthServer {
 }
 
 impl HealthServer {
-    /// Starts to answer. `check` is called for each request, also to record metrics that are only read then.
-    pub(crate) fn start(address: &str, check: impl Fn() -> Health + Send + 'static) -> Result<Self, Failure> {
+    /// Starts to answer, and prints where unless it should be quiet. `check` is called for each request, also to record metrics
+    /// that are only read then.
+    pub(crate) fn start(
+        address: &str,
+        is_quiet: bool,
+        check: impl Fn() -> Health + Send + 'static,
+    ) -> Result<Self, Failure> {
         let failed =
             |error: &dyn std::fmt::Display| Failure::Failed(format!("could not answer --health at {address}: {error}"));
         // All addresses of a name: the first one that is free.
@@ -51,6 +57,10 @@ impl HealthServer {
             }
         };
         let thread = thread::Builder::new().name("health".into()).spawn(answer_all).map_err(|error| failed(&error))?;
+        if !is_quiet {
+            // Port 0 is any free port.
+            print_message(format_args!("/health and /metrics are at http://{}", server.server_addr()));
+        }
         Ok(Self { server, thread: Some(thread) })
     }
 }

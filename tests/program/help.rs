@@ -84,7 +84,7 @@ fn each_command_has_a_manual_page() {
     let page = run(&["man"]).ends_with(0).out();
     let commands: Vec<_> =
         page.lines().filter_map(|line| line.strip_prefix("notifyman\\-")?.strip_suffix("(1)")).collect();
-    assert!(commands.len() == 11 && page.contains(".SS \"Exit codes\""), "{page}");
+    assert!(commands.len() == 12 && page.contains(".SS \"Exit codes\""), "{page}");
     // In the directory of a server, which is removed with it.
     let cluster = super::cluster();
     let directory = cluster.socket_dir().join("man");

@@ -13,6 +13,7 @@ mod listen;
 mod notify;
 mod pty;
 mod readers;
+mod relay;
 mod start;
 mod systemd;
 mod terminal;

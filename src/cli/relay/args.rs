@@ -9,21 +9,26 @@ const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) const RELAY: &str = "\
 Each listening session slows every NOTIFY of its database. So two relays listen,
-and any number of readers follow the streams of Redis or Valkey that one of them
-appends to:
+on two machines, and any number of readers follow the streams of Redis or Valkey
+that one of them appends to. The other one takes over within a second if the
+first is killed; nothing is lost or repeated by that. Which one leads, they agree
+on for each database, by an advisory lock.
+
+Examples:
   notifyman relay -u shop=postgres://db1/shop --to redis://r1 prices stock
-Start the same command on another machine: one leads, and the other one takes
-over within a second if the first is killed. Nothing is lost or repeated by
-that. Which one leads, they agree on for each database, by an advisory lock.
+  notifyman relay -u shop=postgres://db1/shop -u post=postgres://db2/post \\
+    --to redis://r1 --to redis://r2 --health 127.0.0.1:9187 prices
 
 The stream of a database is notifyman:LABEL, of the label of its --url, or else
-notifyman:SYSTEM/DATABASE. The engine keeps about --keep entries of it; a reader
-that was away for longer has a report that it has missed some. Notifications that a
-relay misses itself, or that do not fit into its memory (64 MiB or 100,000 for
-each database) while the engine is away, are reported to readers as well.
+notifyman:SYSTEM/DATABASE. The engine keeps about --keep entries of it: a reader
+that was away for longer has missed some, and reports a gap. So it does for what
+a relay missed itself, and for what does not fit into the memory of a relay (64
+MiB or 100,000 notifications for each database) while the engine is away.
 
 --to can be repeated: the first server whose role is master is used, so a
-failover is followed. Sentinel and Cluster are not supported.
+failover is followed. Sentinel and Cluster are not supported. Other users of a
+machine can see command lines, so give the password of the engine in the
+environment variable REDISCLI_AUTH, as for redis-cli. TLS: --to rediss://r1.
 
 With --health, GET /health answers 200 if everything is relayed, else 503, with
 the reasons; GET /metrics is for Prometheus.

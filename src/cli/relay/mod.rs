@@ -17,7 +17,10 @@ use super::target::or_environment;
 
 pub(super) fn run(args: &RelayArgs) -> Result<Exit, Failure> {
     let configs = configs(&or_environment(&args.urls))?;
-    let engine = EngineConfig::new(&args.to)?;
+    let mut engine = EngineConfig::new(&args.to)?;
+    if let Ok(password) = std::env::var("REDISCLI_AUTH") {
+        engine = engine.default_password(password);
+    }
     let mut relay = Relay::builder(engine)?.keep(args.keep).canary(args.canary, args.canary_deadline);
     if !args.quiet {
         relay = relay.on_event(|event| print_message(event));
@@ -34,7 +37,7 @@ pub(super) fn run(args: &RelayArgs) -> Result<Exit, Failure> {
     let health = match &args.health {
         Some(address) => {
             let (relay, silence) = (Arc::clone(&relay), args.canary.saturating_add(args.canary_deadline));
-            Some(HealthServer::start(address, move || health::of(&relay.status(), silence))?)
+            Some(HealthServer::start(address, args.quiet, move || health::of(&relay.status(), silence))?)
         }
         None => None,
     };

@@ -52,6 +52,25 @@ impl EngineConfig {
         }
         Ok(Self { addresses, connect_timeout: TIME_LIMIT, answer_timeout: TIME_LIMIT })
     }
+
+    /// Sets the password for servers whose URL has none.
+    ///
+    /// ```
+    /// use notifyman::relay::EngineConfig;
+    ///
+    /// let engine = EngineConfig::new(["redis://r1.example"])?;
+    /// let engine = engine.default_password("secret");
+    /// assert!(!format!("{engine} {engine:?}").contains("secret"));
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    #[must_use]
+    pub fn default_password(mut self, password: impl Into<String>) -> Self {
+        let password = password.into();
+        for address in self.addresses.iter_mut().filter(|address| address.password.is_none()) {
+            address.password = Some(password.clone());
+        }
+        self
+    }
 }
 
 /// One server, by its URL: see [`EngineConfig::new`].

@@ -1,0 +1,91 @@
+//! `notifyman relay`: the command line, and its answers by HTTP. What it relays is tested in `tests/relay`.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use super::*;
+use crate::support::server::{eventually, refusing_port};
+use crate::support::{EngineKind, EngineServer, engine};
+
+/// Asks a health server. Returns the status and the body.
+fn get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[test]
+fn r07_health_is_red_whenever_nothing_is_relayed() {
+    let server = cluster();
+    if !engine::has(EngineKind::Redis) {
+        return;
+    }
+    let mut engine = EngineServer::start(EngineKind::Redis, []);
+    let url = format!("shop={}", server.url());
+    let args = ["relay", "-u", &url, "--to", &engine.url(), "--health", "127.0.0.1:0", "--canary", "1s", "prices"];
+    let relay = Running::start(&args);
+    let line = std::iter::repeat_with(|| relay.err.next()).find(|line| line.contains("/health")).unwrap();
+    let address = line.rsplit_once("//").unwrap().1;
+    let health = |path| get(address, path);
+    let is_green = || health("/health").0 == 200;
+    eventually("the relay leads", || is_green() && health("/health").1.contains("leader"));
+    let metrics = health("/metrics").1;
+    let page = include_str!("../../src/docs/metrics.md");
+    let documented: Vec<_> = page.split('`').filter(|name| name.starts_with("notifyman_relay_")).collect();
+    assert_eq!(documented.len(), 7);
+    let missing: Vec<_> = documented.iter().filter(|name| !metrics.contains(**name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(metrics.contains("notifyman_relay_leader{stream=\"shop\"} 1"), "{metrics}");
+    assert!(metrics.contains("notifyman_connections{connection=\"shop\",state=\"open\"} 1"), "{metrics}");
+    assert_eq!((health("/").0, health("/healthy").0), (404, 404));
+
+    engine.kill();
+    eventually("red without the engine", || health("/health").0 == 503);
+    assert!(health("/health").1.contains("\"problems\":[\"shop: "));
+    engine.restart();
+    eventually("green with the engine", is_green);
+
+    let backend = connect(&server).query("SELECT pid FROM pg_locks WHERE locktype = 'advisory'").unwrap();
+    let pid: u32 = backend[0].get(0).unwrap().parse().unwrap();
+    crate::support::cluster::signal(pid, "STOP").unwrap();
+    eventually("red without canaries", || health("/health").0 == 503);
+    crate::support::cluster::signal(pid, "CONT").unwrap();
+    eventually("green again", is_green);
+
+    relay.signal("TERM");
+    let finished = relay.finish();
+    finished.ends_with(143);
+}
+
+#[test]
+fn r01_wrong_requests_are_refused_and_faults_are_reported_without_secrets() {
+    let engine_url = format!("redis://:very-secret@127.0.0.1:{}", refusing_port());
+    let relay = |args: &[&str]| run(&[&["relay", "-u", "postgres://localhost/shop"], args].concat());
+    relay(&["prices"]).ends_with(2);
+    relay(&["--to", "redis://localhost"]).ends_with(2);
+    let refused = relay(&["--to", "http://u:very-secret@localhost", "prices"]);
+    refused.ends_with(2);
+    assert!(refused.err().contains("redis") && !refused.err().contains("very-secret"), "{refused:?}");
+    let refused = relay(&["--to", &engine_url, "notifyman_relay"]);
+    refused.ends_with(2);
+    assert!(refused.err().contains("reserved for the relays"), "{refused:?}");
+    let refused = relay(&["--to", &engine_url, "--health", "nowhere", "prices"]);
+    refused.ends_with(1);
+    assert!(refused.err().contains("could not answer --health at nowhere"), "{refused:?}");
+
+    let server = cluster();
+    let url = format!("shop={}", server.url());
+    let running = Running::start(&["relay", "-u", &url, "--to", &engine_url, "prices"]);
+    let mut lines = Vec::new();
+    while !lines.iter().any(|line: &String| line.contains("shop: engine: ")) {
+        lines.push(running.err.next());
+    }
+    running.signal("INT");
+    let finished = running.finish();
+    finished.ends_with(130);
+    assert!(!lines.concat().contains("very-secret") && !finished.err().contains("very-secret"), "{lines:?}");
+}
