@@ -141,9 +141,28 @@ pub(crate) fn query(select: &str) -> String {
 /// The condition that a table can be covered.
 pub(crate) const COVERABLE: &str = render!("coverable.sql");
 
-/// Returns the condition that the options select a table.
+/// The columns with the schema and the name of a table.
+const OWN: [&str; 2] = ["n.nspname", "c.relname"];
+/// The columns of the root of a partition's tree, which are null for another table.
+const ROOT: [&str; 2] = ["root_n.nspname", "root.relname"];
+
+fn chosen([schema, name]: [&str; 2]) -> String {
+    render!("chosen.sql", glob = GLOB, schema, name)
+}
+
+fn excepted([schema, name]: [&str; 2]) -> String {
+    render!("excepted.sql", glob = GLOB, schema, name)
+}
+
+/// Returns the condition that the options select a table by its own name.
 pub(crate) fn named() -> String {
-    render!("named.sql", glob = GLOB)
+    format!("{} AND NOT {}", chosen(OWN), excepted(OWN))
+}
+
+/// Returns the condition that the options select a table by its own name, or a partition by that of the root of its tree.
+fn named_with_root() -> String {
+    let (own, root) = (chosen(OWN), chosen(ROOT));
+    format!("({own} OR {root}) AND NOT {} AND NOT {}", excepted(OWN), excepted(ROOT))
 }
 
 /// Returns the options as a subquery.
@@ -164,7 +183,8 @@ pub(crate) fn options(options: &InstallOptions) -> String {
 }
 
 fn wanted(options: &InstallOptions, only: &str) -> String {
-    render!("wanted.sql", options = self::options(options), coverable = COVERABLE, named = named(), only) + "\n"
+    render!("wanted.sql", options = self::options(options), coverable = COVERABLE, named = named_with_root(), only)
+        + "\n"
 }
 
 /// The condition that the function for a table's columns exists.

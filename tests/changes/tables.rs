@@ -2,7 +2,7 @@
 
 use notifyman::changes::{Installer, Shape, Status};
 
-use super::support::{has_foreign_tables, site};
+use super::support::{Site, has_foreign_tables, site};
 
 #[test]
 fn g07_a_new_table_is_covered_as_it_is_created_and_no_other_is_touched() {
@@ -68,6 +68,35 @@ fn g07_a_partition_is_reported_under_the_name_of_its_root() {
     let mut reports = site.report_lines("TRUNCATE m");
     reports.sort();
     assert_eq!(reports, ["TRUNCATE m partition_name=M 2a", "TRUNCATE m partition_name=m1"]);
+}
+
+#[test]
+fn g07_a_pattern_that_matches_the_root_covers_its_partitions() {
+    for shape in [Shape::Rows, Shape::Keys] {
+        let mut site = site();
+        site.run(
+            "CREATE SCHEMA parts; CREATE TABLE m (id int, k int, PRIMARY KEY (id, k)) PARTITION BY RANGE (k);
+            CREATE TABLE parts.east PARTITION OF m FOR VALUES FROM (0) TO (10);
+            CREATE TABLE middle PARTITION OF m FOR VALUES FROM (10) TO (20) PARTITION BY RANGE (k);
+            CREATE TABLE west PARTITION OF middle FOR VALUES FROM (10) TO (15);
+            CREATE TABLE cold PARTITION OF m FOR VALUES FROM (20) TO (30); CREATE TABLE lone (id int, k int, PRIMARY KEY (id, k))",
+        );
+        site.build(&Installer::new().tables(["m"]).except_tables(["cold"]).schemas(["public"]).shape(shape));
+        let lines = |site: &mut Site, sql: &str| -> Vec<String> {
+            let names =
+                site.report_lines(sql).into_iter().map(|line| line.split(['{', '[']).next().unwrap().trim().into());
+            names.collect()
+        };
+        // A statement that names a partition, which the pattern does not match.
+        assert_eq!(lines(&mut site, "INSERT INTO parts.east VALUES (1, 1)"), ["INSERT m partition_name=east"]);
+        assert_eq!(lines(&mut site, "INSERT INTO west VALUES (1, 11)"), ["INSERT m partition_name=west"]);
+        assert_eq!(lines(&mut site, "INSERT INTO cold VALUES (1, 21); INSERT INTO lone VALUES (1, 31)"), [""; 0]);
+        site.run("CREATE TABLE late PARTITION OF middle FOR VALUES FROM (15) TO (20)");
+        assert_eq!(lines(&mut site, "INSERT INTO late VALUES (1, 16)"), ["INSERT m partition_name=late"]);
+        site.run("ALTER TABLE m ATTACH PARTITION lone FOR VALUES FROM (30) TO (40)");
+        assert_eq!(lines(&mut site, "INSERT INTO lone VALUES (2, 31)"), ["INSERT m partition_name=lone"]);
+        assert_eq!(site.problems(), [] as [&str; 0]);
+    }
 }
 
 #[test]

@@ -78,12 +78,12 @@ fn f07_the_trigger_of_the_documentation_sends_the_keys_before_and_after_a_change
 
 #[cfg(feature = "changes")]
 #[test]
-fn f07_a_write_to_a_partition_is_reported_if_the_patterns_match_it() {
+fn f07_a_write_to_a_partition_is_reported_if_the_patterns_match_its_root() {
     let server = server::start(Options::new());
     let (mut db, mut listener) = (connect(&server.url()), connect(&server.url()));
     db.query("CREATE TABLE price (item bigint PRIMARY KEY, amount text) PARTITION BY RANGE (item)").unwrap();
     db.query("CREATE TABLE price_1 PARTITION OF price FOR VALUES FROM (0) TO (100)").unwrap();
-    let keys = notifyman::changes::Installer::new().tables(["price", "price_*"]).shape(notifyman::changes::Shape::Keys);
+    let keys = notifyman::changes::Installer::new().tables(["price"]).shape(notifyman::changes::Shape::Keys);
     keys.build(&mut db).unwrap();
     listener.listen(["notifyman"]).unwrap();
     db.query("INSERT INTO price VALUES (1, 'a')").unwrap();

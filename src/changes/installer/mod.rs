@@ -76,7 +76,8 @@ impl Installer {
         self
     }
 
-    /// Adds patterns of tables, which match a table's name or `schema.name`; other tables are not covered.
+    /// Adds patterns of tables, which match a table's name or `schema.name`; other tables are not covered. A partition is also
+    /// covered if the root of its tree is, and patterns of schemas match one of both.
     pub fn tables<S: Into<String>>(mut self, globs: impl IntoIterator<Item = S>) -> Self {
         self.settings.options.tables.extend(globs.into_iter().map(Into::into));
         self
@@ -88,7 +89,8 @@ impl Installer {
         self
     }
 
-    /// Adds patterns of tables that are not covered, which match a table's name or `schema.name`.
+    /// Adds patterns of tables that are not covered, which match a table's name or `schema.name`. One that matches the root of a
+    /// tree of partitions leaves out the whole tree, and one that matches a partition only that.
     pub fn except_tables<S: Into<String>>(mut self, globs: impl IntoIterator<Item = S>) -> Self {
         self.settings.options.except_tables.extend(globs.into_iter().map(Into::into));
         self

@@ -26,7 +26,10 @@ t AS MATERIALIZED (
         AND c.relkind <> 'f' AND NOT EXISTS (SELECT FROM mixed WHERE mixed.oid = c.oid) AS has_transitions,
         {coverable} AND
 {named} AS is_selected
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, o
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        -- A statement may name a partition, which is reported under the name of its root.
+        LEFT JOIN pg_class root ON c.relispartition AND root.oid = pg_partition_root(c.oid)
+        LEFT JOIN pg_namespace root_n ON root_n.oid = root.relnamespace, o
     WHERE c.relkind IN ('r', 'p', 'f') AND {only}
 ),
 s AS MATERIALIZED (
