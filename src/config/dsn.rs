@@ -36,8 +36,18 @@ pub(super) fn split(text: &str) -> Result<Vec<DsnPair>, ConfigError> {
     }
     match ["postgresql://", "postgres://"].iter().find(|scheme| text.starts_with(**scheme)) {
         Some(scheme) => split_url(text, scheme.len()),
+        // Before a part of it, which may be the password, is read as a keyword.
+        None if is_like_a_url(text) => Err(fault(skip_blanks(text, 0), NO_URL)),
         None => split_key_values(text),
     }
+}
+
+const NO_URL: &str = "neither a URL nor key=value: a URL starts with postgres:// or postgresql://";
+
+/// Returns `true` for text that begins like a URL, such as `postgres//db1/shop`.
+fn is_like_a_url(text: &str) -> bool {
+    let rest_of = |scheme: &&str| text.trim_start_matches(is_blank).strip_prefix(*scheme);
+    ["postgres", "postgresql"].iter().filter_map(rest_of).any(|rest| rest.starts_with([':', '/']))
 }
 
 /// Returns an error at a byte offset of the connection string.
@@ -80,7 +90,7 @@ fn split_key_values(text: &str) -> Result<Vec<DsnPair>, ConfigError> {
 
 fn missing_equals(text: &str) -> &'static str {
     if text.contains("://") {
-        "neither a URL nor key=value: a URL starts with postgres:// or postgresql://"
+        NO_URL
     } else {
         "a keyword without '=': write key=value, and quote a value that has spaces, as in password='two words'"
     }
@@ -332,6 +342,9 @@ mod tests {
             ("host=a\0", 6, "NUL"),
             ("postgre://u:p@h", 0, "postgres://"),
             (" postgres://h", 1, "postgres://"),
+            ("postgres//h/d", 0, "a URL starts with postgres://"),
+            ("postgresql:h", 0, "a URL starts with postgres://"),
+            (" postgres:/u:secret@h?sslmode=require", 1, "a URL starts with postgres://"),
         ]);
     }
 
