@@ -1,6 +1,8 @@
 //! An id for programs that need no type of their own.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 #[cfg(feature = "stream")]
@@ -34,6 +36,25 @@ pub enum Id {
 impl From<StreamId> for Id {
     fn from(id: StreamId) -> Self {
         Id::Stream(id)
+    }
+}
+
+/// Reads an integer as a number and any other text as itself: from a command line or a configuration. Tuples are not read, since
+/// their texts may contain commas.
+///
+/// ```
+/// use notifyman::notifier::Id;
+///
+/// let ids = ["42", "an_id", "007"].map(str::parse::<Id>);
+/// assert_eq!(ids, [Ok(42.into()), Ok("an_id".into()), Ok("007".into())]);
+/// ```
+impl FromStr for Id {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        // Other spellings of a number are texts, so that each id is displayed as it was given.
+        let number = text.parse().ok().filter(|number: &i64| number.to_string() == text);
+        Ok(number.map_or_else(|| text.into(), Id::Number))
     }
 }
 
