@@ -160,7 +160,7 @@ impl<T, E: From<Error>> Ticket<T, E> {
                     let left = deadline.saturating_duration_since(clock::now());
                     if left.is_zero() {
                         let after = timeout.unwrap_or_default();
-                        return Err(Error::Timeout { action: "the manager's loop", after, closed: false }.into());
+                        return Err(Error::Timeout { action: "the request", after, closed: false }.into());
                     }
                     self.slot.resolved.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }

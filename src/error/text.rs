@@ -36,7 +36,7 @@ impl Display for Error {
                  call, or add it to a manager, which delivers notifications as they arrive"
             ),
             Error::Timeout { action, after, closed } => {
-                let state = if *closed { "closed" } else { "still open" };
+                let state = if *closed { "not open" } else { "still open" };
                 write!(f, "{action} took longer than {after:?}; the connection is {state}")
             }
             Error::Disconnected => f.write_str(

@@ -34,6 +34,8 @@ pub(crate) struct Database<I: 'static> {
     at: usize,
     pub(crate) config: Config,
     pub(crate) session: DatabaseSession,
+    /// `true` if the session has been open since the start.
+    pub(crate) was_open: bool,
     pub(crate) subscriptions: Subscriptions<I>,
     /// The channels that the session should listen to, as far as the changes have been applied.
     channel_states: HashMap<Box<str>, ChannelState<I>>,
@@ -107,6 +109,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
             at,
             config,
             session: DatabaseSession::None,
+            was_open: false,
             subscriptions: Subscriptions::new(context),
             channel_states: HashMap::new(),
             last_generation: 0,
@@ -245,6 +248,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
                 // The event that the session is open follows, and its gap must be reported first.
                 Ok(()) => {}
                 Err(error) if is_refusal(error) => {
+                    state.is_away = false;
                     let waiters = std::mem::take(&mut state.waiters);
                     self.fail_waiters(channel, waiters, error, actions);
                 }
@@ -290,7 +294,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         for channel in wanted.iter().filter(|_| !is_waited_for) {
             self.change_receivers(channel, ReceiverChange::Open, actions);
         }
-        self.session = DatabaseSession::Opening(None);
+        (self.session, self.was_open) = (DatabaseSession::Opening(None), false);
         wanted.into_iter().chain(own_channel.map(Into::into)).collect()
     }
 
@@ -302,7 +306,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         limits: Limits,
         actions: &mut DeferredActions<I>,
     ) -> ListenDiff {
-        self.session = DatabaseSession::Open(id);
+        (self.session, self.was_open) = (DatabaseSession::Open(id), true);
         self.limits = limits;
         let mut diff = ListenDiff::default();
         let wanted: Vec<_> = self.channel_states.keys().cloned().collect();
@@ -372,9 +376,6 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         let reply = if is_refused { Err(Error::NotRelayed { channel: name.clone() }) } else { Ok(()) };
         self.handle_reply(vec![channel], &reply, actions);
         if let Err(error) = reply {
-            if let Some(state) = self.channel_states.get_mut(&name) {
-                state.is_away = false;
-            }
             self.inform_observers(Some(&name), ReceptionChange::Silenced);
             self.change_receivers(&name, ReceiverChange::Lose(error), actions);
         }

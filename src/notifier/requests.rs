@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::manager::Ticket;
-use crate::notifier::database::Database;
+use crate::notifier::database::{Database, DatabaseSession};
 use crate::notifier::deferred::steps::STEP;
-use crate::notifier::lifecycle::State;
 use crate::notifier::receivers::ReceiverSnapshot;
 use crate::notifier::shared::NotifierCore;
 use crate::notifier::source::SourceHandle;
@@ -29,8 +28,7 @@ pub(crate) fn subscribe<I: Clone + Eq + Hash + Send + 'static>(
     let timeout = core.read(at, |database| database.config.get_call_timeout()).flatten();
     let result = ticket.wait(timeout).map_err(|error| match error {
         Error::Timeout { .. } => {
-            let closed = !matches!(State::of(&core.lock(), at), State::Listening);
-            let action = if closed { "restoring the session" } else { "acknowledging the channel" };
+            let (action, closed) = core.read(at, awaited).unwrap_or(("opening the session", true));
             Error::Timeout { action, after: timeout.unwrap_or_default(), closed }
         }
         other => other,
@@ -41,6 +39,15 @@ pub(crate) fn subscribe<I: Clone + Eq + Hash + Send + 'static>(
     }
     core.context.deferred_drop.drop_all();
     result
+}
+
+/// Returns what a subscription waits for, and `true` if the session is not open.
+fn awaited<I>(database: &Database<I>) -> (&'static str, bool) {
+    match database.session {
+        DatabaseSession::Open(_) => ("acknowledging the channel", false),
+        _ if database.was_open => ("restoring the session", true),
+        _ => ("opening the session", true),
+    }
 }
 
 /// Removes a subscription. The ticket resolves once the server has acknowledged that the channel is not listened to, if

@@ -30,7 +30,7 @@ fn times_out_after<T: std::fmt::Debug>(
     let Error::Timeout { closed, after, .. } = error else { panic!("{error}") };
     assert_eq!((closed, after), (db.is_closed(), limit));
     assert!(error.is_timeout() && error.is_transient());
-    let state = if closed { "the connection is closed" } else { "the connection is still open" };
+    let state = if closed { "the connection is not open" } else { "the connection is still open" };
     assert!(format!("{error:#}").contains(state), "{error}");
     closed
 }

@@ -116,7 +116,7 @@ type Unlisten = fn(&mut NotificationManager, ConnId);
 
 #[test]
 fn m22_every_way_to_end_a_listen_closes_the_channel_before_anything_that_comes_later() {
-    let ways: [(&str, Unlisten); 12] = [
+    let ways: [(&str, Unlisten); 13] = [
         ("handle", |nm, id| drop(nm.handle().unlisten(id, ["other", "prices"]))),
         ("handle, all", |nm, id| drop(nm.handle().unlisten_all(id))),
         ("query", |nm, id| drop(nm.handle().query(id, "UNLISTEN prices"))),
@@ -133,6 +133,10 @@ fn m22_every_way_to_end_a_listen_closes_the_channel_before_anything_that_comes_l
             let mut db = nm.get_mut(id).unwrap();
             db.unlisten(["prices"]).unwrap();
             db.listen(["prices"]).unwrap();
+        }),
+        ("call, and removed", |nm, id| {
+            nm.get_mut(id).unwrap().unlisten(["prices"]).unwrap();
+            drop(nm.remove(id).unwrap().unwrap());
         }),
         ("removed", |nm, id| drop(nm.remove(id).unwrap().unwrap())),
         ("removed by the handle", |nm, id| drop(nm.handle().remove(id))),
