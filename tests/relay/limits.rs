@@ -1,6 +1,7 @@
 //! Slow programs, many streams, idle readers, and canaries.
 
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,6 +9,7 @@ use notifyman::Event;
 
 use super::support::{StreamWriter, expect, open, redis, settings, until, with_engines};
 use crate::support::server::LIMIT;
+use crate::support::{EngineKind, engine, subprocess};
 
 #[test]
 fn r06_a_program_slower_than_the_stream_is_kept_has_a_gap_and_nothing_else_is_missing() {
@@ -77,42 +79,49 @@ fn r03_many_streams_are_read_on_one_connection() {
     });
 }
 
-/// Returns how often the thread of the only reader of this process with this name has waited.
-#[cfg(target_os = "linux")]
-fn waits(thread: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    line.unwrap().trim().parse().unwrap()
-}
-
 /// A minute has four canaries, so one wait for each is four wake-ups a minute.
 #[cfg(target_os = "linux")]
 #[test]
 fn r06_an_idle_reader_wakes_up_once_for_each_canary() {
-    let Some(engine) = redis(&[]) else { return };
+    if engine::has(EngineKind::Redis) {
+        subprocess::run("relay::limits::the_only_reader_of_a_process", ":", &[]);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "runs in its own process, with one reader"]
+fn the_only_reader_of_a_process() {
+    if !subprocess::is_subprocess() {
+        return;
+    }
+    let engine = redis(&[]).unwrap();
     let writer = StreamWriter::start(&engine, "shop", 5);
-    let threads = || -> Vec<String> {
-        let names = fs::read_dir("/proc/self/task").unwrap().flatten().map(|it| it.file_name().into_string().unwrap());
-        let name = |thread: &String| fs::read_to_string(format!("/proc/self/task/{thread}/comm")).unwrap_or_default();
-        names.filter(|thread| name(thread).trim() == "notifyman-reade").collect()
-    };
-    let before = threads();
     let mut reader = open(settings(&engine));
-    let own: Vec<_> = threads().into_iter().filter(|thread| !before.contains(thread)).collect();
-    // Other tests may have started readers at the same moment; then this one is among them, and a stricter check has no basis.
-    let [own] = own.as_slice() else { return crate::support::tools::not_run("another reader was started meanwhile") };
+    let threads = fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
+    let mut threads = threads.filter(|it| fs::read_to_string(it.join("comm")).unwrap().starts_with("notifyman-reade"));
+    let own = threads.next().unwrap();
+    assert_eq!(threads.next(), None, "a reader has one thread");
     thread::sleep(Duration::from_millis(100));
-    let begin = waits(own);
+    let begin = waits(&own);
     thread::sleep(Duration::from_secs(2));
-    assert_eq!(waits(own), begin, "nothing happens without an entry");
+    assert_eq!(waits(&own), begin, "nothing happens without an entry");
     for _ in 0..20 {
         writer.canary(&engine, 1);
         thread::sleep(Duration::from_millis(50));
     }
-    let woken = waits(own) - begin;
+    let woken = waits(&own) - begin;
     assert!((20..=25).contains(&woken), "{woken} wake-ups for 20 canaries");
     writer.batch(&engine, &["1"]);
     expect(&mut reader, &["1"]);
+}
+
+/// Returns how often a thread has waited.
+#[cfg(target_os = "linux")]
+fn waits(thread: &Path) -> u64 {
+    let status = fs::read_to_string(thread.join("status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
 }
 
 #[test]

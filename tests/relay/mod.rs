@@ -3,5 +3,6 @@
 mod away;
 mod faults;
 mod limits;
+mod notifier;
 mod refused;
 mod support;

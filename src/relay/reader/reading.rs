@@ -13,8 +13,10 @@ use crate::error::Error;
 use crate::relay::entry::StreamEntry;
 use crate::relay::redis::{EngineConfig, EngineConnection, EngineFault, FaultKind, Interrupt, RawEntry, commands};
 
-/// The number of entries that one read returns of each stream.
+/// The largest number of entries that one read returns of each stream.
 const ENTRIES_MAX: usize = 128;
+/// The largest number of entries that one read returns of all streams, if there are not too many.
+const ENTRIES_OF_ALL_MAX: usize = 1024;
 /// The shortest and the longest time between two attempts to connect.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -85,7 +87,8 @@ impl StreamThread {
             let deadline = read.iter().map(|number| self.feeds[*number].deadline()).min();
             let wait = deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_duration_since(now));
             let streams: Vec<_> = read.iter().map(|n| (self.feeds[*n].key.as_str(), self.feeds[*n].cursor())).collect();
-            match commands::read_on(connection, &streams, ENTRIES_MAX, wait) {
+            let count = (ENTRIES_OF_ALL_MAX / streams.len().max(1)).clamp(8, ENTRIES_MAX);
+            match commands::read_on(connection, &streams, count, wait) {
                 Ok(found) => {
                     let found: Vec<_> = found.into_iter().map(|(index, entries)| (read[index], entries)).collect();
                     self.receive(connection, found)?;

@@ -68,6 +68,17 @@ impl EngineSocket {
     }
 }
 
+/// Closes the connection, of which an [`Interrupt`] may have a second handle.
+impl Drop for EngineSocket {
+    fn drop(&mut self) {
+        // A socket that the peer has closed cannot be shut down.
+        let _ = match self {
+            Self::Tcp(socket) | Self::Tls(_, socket) => socket.shutdown(Shutdown::Both),
+            Self::Unix(socket) => socket.shutdown(Shutdown::Both),
+        };
+    }
+}
+
 impl Read for EngineSocket {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         match self {
