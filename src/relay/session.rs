@@ -128,12 +128,14 @@ impl LeaderSession for ManagedSession {
     }
 
     fn end_holder(&mut self, stream: &str) -> Result<Option<i32>, Error> {
+        // Not in the WHERE clause: the planner may evaluate it there before the other conditions, for any session.
         let ended = self.value(&format!(
-            "SELECT pid FROM (VALUES ({})) AS keys(space, stream), pg_locks \
+            "SELECT CASE WHEN pg_terminate_backend(pid) THEN pid END \
+             FROM (VALUES ({})) AS keys(space, stream), pg_locks \
              WHERE locktype = 'advisory' AND granted AND objsubid = 2 \
              AND classid::bigint = space AND objid::bigint = (stream::bigint & 4294967295) \
              AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-             AND pid <> pg_backend_pid() AND pg_terminate_backend(pid)",
+             AND pid <> pg_backend_pid()",
             keys(stream)
         ))?;
         Ok(ended.and_then(|pid| pid.parse().ok()))

@@ -6,3 +6,5 @@ mod limits;
 mod notifier;
 mod refused;
 mod support;
+#[cfg(feature = "cli")]
+mod whole;
