@@ -216,4 +216,19 @@ mod tests {
         assert_eq!(Arc::strong_count(&buffer), 1);
         assert!((5_000..6_000).contains(&history.bytes()));
     }
+
+    #[test]
+    fn a_history_that_is_full_begins_with_a_later_canary() {
+        let notification =
+            |text: &str| EntryContent::Notifications([Notification::new("c", text, 1)].into_iter().collect());
+        let mut history = History::new(5_000);
+        for number in 0..100 {
+            let marker = number.to_string().into();
+            history.push(EntryContent::Canary { marker, sent_unix_ms: 0, channels: Vec::new() });
+            (0..number % 7).for_each(|_| history.push(notification("x")));
+            assert!(history.contents.front().is_some_and(is_canary));
+            let sizes: usize = history.contents.iter().map(size_of_content).sum();
+            assert!(history.bytes == sizes && sizes <= 5_000 && (number < 40 || sizes > 3_000), "{number}: {sizes}");
+        }
+    }
 }

@@ -99,3 +99,84 @@ impl Inbox {
         std::mem::take(&mut state.items)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::notification::Notification;
+
+    fn batch(notifications: usize, payload: usize) -> Received {
+        let payload = "x".repeat(payload);
+        Received::Notifications((0..notifications).map(|_| Notification::new("c", &payload, 1)).collect())
+    }
+
+    /// Takes everything, and returns one text for each item.
+    fn taken(inbox: &Inbox) -> Vec<String> {
+        let text = |item| match item {
+            Received::Notifications(batch) => format!("{} notifications", batch.len()),
+            Received::Overflow(dropped) => format!("{dropped} dropped"),
+            Received::Disconnected(_) => "disconnected".to_owned(),
+            other => format!("{other:?}"),
+        };
+        inbox.take(clock::now(), true).into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn r06_notifications_that_do_not_fit_are_counted_in_their_place() {
+        let inbox = Inbox::default();
+        inbox.push(batch(INBOX_NOTIFICATIONS - 1, 1));
+        inbox.push(batch(2, 1));
+        inbox.push(batch(3, 1));
+        inbox.push(batch(1, 1));
+        assert_eq!(inbox.waiting(), INBOX_NOTIFICATIONS);
+        inbox.push(batch(1, 1));
+        inbox.push(Received::Disconnected(Error::Disconnected));
+        inbox.push(batch(1, 1));
+        let expected =
+            ["99999 notifications", "5 dropped", "1 notifications", "1 dropped", "disconnected", "1 dropped"];
+        assert_eq!(taken(&inbox), expected);
+        // There is room again.
+        inbox.push(batch(INBOX_NOTIFICATIONS, 1));
+        assert_eq!((taken(&inbox), inbox.waiting()), (vec!["100000 notifications".to_owned()], 0));
+    }
+
+    #[test]
+    fn r06_the_bytes_that_wait_are_bounded() {
+        let inbox = Inbox::default();
+        let size = match batch(1, 7_000) {
+            Received::Notifications(batch) => batch.byte_len(),
+            other => panic!("{other:?}"),
+        };
+        let fits = INBOX_BYTES / size;
+        for _ in 0..fits + 10 {
+            inbox.push(batch(1, 7_000));
+        }
+        assert_eq!(inbox.waiting(), fits);
+        assert_eq!(taken(&inbox).last().unwrap(), "10 dropped");
+    }
+
+    #[test]
+    fn an_inbox_waits_for_an_item_or_the_stop_and_returns_all() {
+        let inbox = Inbox::default();
+        let soon = || clock::now() + Duration::from_millis(20);
+        assert!(inbox.take(soon(), true).is_empty());
+        let far = clock::now() + Duration::from_secs(3600);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| inbox.take(far, true).len());
+            inbox.push(Received::Opened);
+            assert_eq!(waiting.join().unwrap(), 1);
+        });
+        // Items that are not taken stay.
+        inbox.push(batch(2, 1));
+        assert!(inbox.take(soon(), false).is_empty() && inbox.waiting() == 2);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| inbox.take(far, false).len());
+            inbox.stop();
+            assert_eq!(waiting.join().unwrap(), 0);
+        });
+        assert!(inbox.is_stopped());
+        assert_eq!(inbox.take(far, true).len(), 1, "what waits is taken after the stop");
+    }
+}

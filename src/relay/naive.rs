@@ -174,6 +174,14 @@ fn r05_a_candidate_reads_past_claims_and_back_through_terms_that_continue() {
 }
 
 #[test]
+fn r05_a_canary_that_the_stream_does_not_have_is_a_gap() {
+    let mut history = History::new(MAX_BYTES);
+    [canary(1), batch([2]), canary(3), batch([4])].into_iter().for_each(|content| history.push(content));
+    let stream = vec![(position(1, 2), canary(1)), (position(1, 3), batch([2, 4]))];
+    assert_eq!(history.resume(&tail_of(&stream, None), "-"), Resume::Gap(ResumeGap::Different));
+}
+
+#[test]
 fn a_history_keeps_the_canary_before_the_one_that_the_stream_has() {
     let mut history = History::new(MAX_BYTES);
     history.push(batch([1]));

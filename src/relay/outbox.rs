@@ -165,6 +165,16 @@ mod tests {
     }
 
     #[test]
+    fn r02_a_request_that_arrives_late_does_not_end_the_term() {
+        for arrived in 1..=4 {
+            let (mut sink, mut outbox) = (MemorySink::default(), outbox(4));
+            sink.entries = outbox.unacknowledged.iter().take(arrived).cloned().collect();
+            outbox.flush(&mut sink).unwrap();
+            assert_eq!(positions(&sink), (1..=4).map(|number| position(5, number)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
     fn r02_a_newer_leader_is_recognized() {
         let newer = [
             (position(6, 0), EntryContent::Claim { relay: "b".into() }),

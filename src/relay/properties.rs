@@ -229,6 +229,15 @@ mod tests {
     }
 
     #[test]
+    fn r02_a_batch_has_the_channel_of_each_notification() {
+        let names: [&[u8]; 6] = [b"a", b"a", b"b", b"abc", b"abd", b"a"];
+        let frames: Vec<_> = names.iter().flat_map(|name| frame(1, name, b"xyz")).collect();
+        let batch = Batch::from_frames(&frames).unwrap();
+        assert_eq!(batch.iter().map(|n| n.channel_bytes()).collect::<Vec<_>>(), names);
+        assert!(batch.iter().all(|n| n.payload_bytes() == b"xyz"));
+    }
+
+    #[test]
     fn messages_between_notifications_are_not_written() {
         let buffer: std::sync::Arc<[u8]> =
             [frame(1, b"a", b"1"), b"N\0\0\0\x05\0".to_vec(), frame(1, b"a", b"2")].concat().into();

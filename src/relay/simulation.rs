@@ -516,15 +516,86 @@ fn r05_a_barrier_that_is_lost_is_sent_again() {
 }
 
 #[test]
-fn r05_a_leader_whose_channels_were_lost_reports_a_gap_and_continues() {
-    let mut simulation = Simulation::new(2, 1);
-    let start = last_start(&simulation.shared.lock());
+fn r05_a_leader_whose_channels_were_lost_or_whose_queue_was_full_reports_a_gap_and_continues() {
     let gap = Gap::new(["c"], Error::Unregistered, Duration::ZERO);
-    simulation.relays[0].leader.handle(Received::Restored(gap), simulation.now);
-    simulation.run_all(4);
-    assert_eq!(last_start(&simulation.shared.lock()), start);
+    for received in [Received::Restored(gap), Received::Overflow(7)] {
+        let mut simulation = Simulation::new(2, 1);
+        let start = last_start(&simulation.shared.lock());
+        simulation.relays[0].leader.handle(received, simulation.now);
+        simulation.run_all(4);
+        assert_eq!(last_start(&simulation.shared.lock()), start);
+        simulation.finish();
+        assert_eq!(simulation.readers[0].gaps, 1);
+    }
+}
+
+#[test]
+fn r04_a_leader_that_is_refused_releases_the_lock_and_is_a_candidate() {
+    let mut simulation = Simulation::new(2, 1);
+    assert!(simulation.shared.lock().sessions[0].has_lock);
+    simulation.step(&Step::LieAboutLock(true));
+    for _ in 0..20 {
+        simulation.pass(250);
+        simulation.run_relay(1, usize::MAX);
+    }
+    let (start, _) = last_start(&simulation.shared.lock());
+    simulation.step(&Step::LieAboutLock(false));
+    simulation.step(&Step::Notify(1));
+    simulation.pass(250);
+    simulation.run_relay(0, usize::MAX);
+    simulation.run_relay(0, usize::MAX);
+    assert_eq!(
+        simulation.shared.lock().sessions.iter().map(|session| session.has_lock).collect::<Vec<_>>(),
+        [false, true]
+    );
     simulation.finish();
-    assert_eq!(simulation.readers[0].gaps, 1);
+    assert_eq!((last_start(&simulation.shared.lock()).0, simulation.readers[0].gaps), (start, 0));
+}
+
+#[test]
+fn r05_a_leader_marks_the_place_after_a_thousand_notifications() {
+    let mut simulation = Simulation::new(2, 1);
+    let canaries = |simulation: &Simulation| {
+        let is_canary = |content: &EntryContent| matches!(content, EntryContent::Canary { .. });
+        simulation.shared.lock().stream.iter().filter(|(_, entry)| is_canary(&entry.content)).count()
+    };
+    simulation.run_all(1);
+    let before = canaries(&simulation);
+    for _ in 0..6 {
+        simulation.step(&Step::Notify(200));
+        simulation.step(&Step::Notify(200));
+        simulation.run_relay(0, usize::MAX);
+        simulation.run_relay(0, usize::MAX);
+    }
+    assert_eq!(canaries(&simulation) - before, 2, "in no time");
+}
+
+#[test]
+fn r05_other_texts_on_the_channel_of_markers_are_not_relayed() {
+    let mut simulation = Simulation::new(1, 1);
+    simulation.shared.lock().committed.push((MARKER_CHANNEL, "hello".to_owned()));
+    simulation.shared.lock().committed.push(("c", "1".to_owned()));
+    simulation.run_all(1);
+    let state = simulation.shared.lock();
+    let relayed = state.stream.iter().flat_map(|(_, entry)| match &entry.content {
+        EntryContent::Notifications(batch) => batch.iter().map(|n| n.channel().into_owned()).collect(),
+        _ => Vec::new(),
+    });
+    assert_eq!(relayed.collect::<Vec<_>>(), ["c"]);
+}
+
+#[test]
+fn r06_a_leader_without_its_engine_receives_no_more_than_the_outbox_holds() {
+    let mut simulation = Simulation::new(1, 1);
+    simulation.step(&Step::Partition(0));
+    for _ in 0..3_000 {
+        simulation.step(&Step::Notify(1));
+        simulation.run_relay(0, usize::MAX);
+    }
+    assert!(!simulation.relays[0].leader.takes());
+    simulation.step(&Step::Reconnect);
+    simulation.finish();
+    assert_eq!(simulation.readers[0].gaps, 0);
 }
 
 #[test]
