@@ -64,6 +64,11 @@ impl<I: 'static> DeferredActions<I> {
         }
     }
 
+    /// Takes in the tickets of other actions, to be resolved with these.
+    pub(crate) fn add_completed(&mut self, other: Self) {
+        self.completed.extend(other.completed);
+    }
+
     /// Resolves tickets.
     pub(crate) fn resolve(self) {
         for (waiters, result) in self.completed {

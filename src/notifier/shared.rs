@@ -6,6 +6,7 @@
 mod guard;
 mod state;
 
+use std::collections::VecDeque;
 use std::hash::Hash;
 use std::io;
 use std::sync::{Arc, PoisonError};
@@ -154,7 +155,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
     /// Runs deferred actions. Those for many subscriptions take the lock for each of their steps.
     pub(crate) fn run_actions(self: &Arc<Self>, mut actions: DeferredActions<I>, dispatcher: Option<&Dispatcher<I>>) {
         actions.schedule(dispatcher);
-        for mut steps in actions.take_steps() {
+        let mut pending = VecDeque::from(actions.take_steps());
+        while let Some(mut steps) = pending.pop_front() {
             let mut is_over = false;
             while !is_over {
                 let mut of_step = DeferredActions::default();
@@ -164,8 +166,10 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
                     state.answer_requests(&mut of_step);
                     state.dispatcher.clone()
                 };
+                pending.extend(of_step.take_steps());
                 of_step.schedule(dispatcher.as_deref());
-                of_step.resolve();
+                // One ticket may wait for several channels, all of which are reverted before it is resolved.
+                actions.add_completed(of_step);
                 self.context.deferred_drop.drop_all();
             }
         }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use notifyman::fence::{Admission, Entry, Fence, FenceChannel, Invalidator, Serve};
+use notifyman::fence::{Admission, Entry, Fence, FenceChannel, Invalidator, Lsn, Serve};
 use notifyman::notifier::{NotifierBuilder, State};
 use notifyman::{ConnId, Error, Event, EventSource, Notifier};
 
@@ -285,4 +285,28 @@ fn f02_the_events_of_a_source_open_a_channel_only_if_it_is_open_and_carries_the_
     hand.send(Event::Unlistened(berlin(), ["a".into()].into()));
     apply(&mut script);
     assert!(!channel.is_open());
+}
+
+#[test]
+fn f04_a_silence_without_a_gap_makes_the_floors_unknown() {
+    let (mut script, hand) = script();
+    hand.open(berlin(), &["a"]);
+    script.next_event();
+    let (ask, questions) = std::sync::mpsc::channel();
+    let fence = Fence::builder().primary(move |question| drop(ask.send(question))).build();
+    let channel = fence.channel::<u64>("a");
+    let invalidator = Invalidator::by_key(|n| n.payload().parse().ok(), |_| ());
+    let mut events = channel.events_of(&script, berlin(), invalidator).unwrap();
+    let lsn = |text: &str| text.parse::<Lsn>().unwrap();
+    let fill = || channel.begin(&1).on_standby(lsn("0/5")).admit(1, |_| ());
+    assert_eq!(fill(), Admission::Behind);
+    questions.recv().unwrap().answer(1, lsn("0/4"));
+    assert_eq!(fill(), Admission::Stored);
+    hand.disconnect(berlin());
+    hand.restore(berlin(), &[], &["a"]);
+    (0..2).for_each(|_| events.apply(&script.next_event().unwrap()));
+    // What was committed during the silence is not known here yet.
+    assert_eq!(fill(), Admission::Behind);
+    questions.recv().unwrap().answer(1, lsn("0/6"));
+    assert_eq!(fill(), Admission::Behind);
 }
