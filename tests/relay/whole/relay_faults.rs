@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::support::{redis, with_engines};
 use super::{RelayProcess, Whole};
+use crate::support::Proxy;
 use crate::support::server::{ask, connect, eventually};
 
 #[test]
@@ -70,6 +71,28 @@ fn r08_a_leader_whose_session_is_terminated_loses_nothing() {
         eventually("there are two", || whole.candidate().is_some());
         thread::sleep(Duration::from_millis(2500));
     }
+    assert_eq!(ledger.close().0, 0);
+}
+
+#[test]
+fn r08_a_leader_with_a_half_open_session_is_replaced_without_a_loss() {
+    let Some(engine) = redis(&[]) else { return };
+    let (mut whole, ledger) = Whole::of(&engine);
+    let proxy = Proxy::start(([127, 0, 0, 1], whole.postgres.port()).into());
+    let behind_proxy = format!("postgres://postgres@{}/postgres", proxy.addr());
+    let (leader, candidate) = (whole.leader(), whole.candidate().unwrap());
+    whole.relays[candidate] = RelayProcess::start(&behind_proxy, &whole.engines);
+    eventually("the new one is a candidate", || whole.candidate().is_some());
+    thread::sleep(Duration::from_millis(2500));
+    whole.replace(leader);
+    eventually("it leads", || whole.relays[candidate].role().is_some_and(|role| role.starts_with("the leader")));
+    eventually("the new one is a candidate", || whole.candidate().is_some());
+    thread::sleep(Duration::from_millis(2500));
+    proxy.black_hole();
+    ledger.wait_for_delivery();
+    thread::sleep(Duration::from_secs(3));
+    proxy.resume();
+    ledger.wait_for_delivery();
     assert_eq!(ledger.close().0, 0);
 }
 
