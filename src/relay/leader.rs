@@ -106,6 +106,8 @@ struct StreamWatch {
     top: Option<StreamPosition>,
     /// The time since which the stream has had this top.
     since: Instant,
+    /// The server has refused to end the session of a leader that appends nothing.
+    is_refused: bool,
 }
 
 struct Takeover {
@@ -325,7 +327,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
             Ok(top) => {
                 self.status.set_engine_fault(None);
                 if top != watch.top {
-                    (watch.top, watch.since) = (top, now);
+                    (watch.top, watch.since, watch.is_refused) = (top, now, false);
                     if self.history.bytes() >= TRIM_ABOVE
                         && let Ok(page) = stream.sink.read_back(None, TRIM_PAGE)
                     {
@@ -345,7 +347,9 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
             return;
         }
         watch.since = now;
-        match self.session.end_holder(&stream.name) {
+        let ended = self.session.end_holder(&stream.name);
+        watch.is_refused = ended.is_err();
+        match ended {
             Ok(None) => {}
             Ok(Some(pid)) => self.status.report(RelayChange::HolderEnded(pid)),
             Err(error) => self.status.set_session_fault(Some(&error)),
@@ -354,14 +358,19 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
 
     fn try_to_lead(&mut self, now: Instant) {
         let Role::Engaged(Engagement { stream, part, .. }) = &mut self.role else { return };
-        let Part::Candidate { next_attempt, .. } = part else { return };
+        let Part::Candidate { next_attempt, watch } = part else { return };
         if *next_attempt > now {
             return;
         }
         *next_attempt = later(now, LOCK_PERIOD);
         match self.session.try_lock(&stream.name) {
-            Ok(true) => {}
-            Ok(false) => return,
+            Ok(true) => self.status.set_session_fault(None),
+            Ok(false) => {
+                if !watch.is_refused {
+                    self.status.set_session_fault(None);
+                }
+                return;
+            }
             Err(error) => return self.status.set_session_fault(Some(&error)),
         }
         match stream.claim(&mut self.setup.identity) {
@@ -452,7 +461,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
 
 impl Part {
     fn candidate(now: Instant, next_attempt: Instant) -> Self {
-        Self::Candidate { next_attempt, watch: StreamWatch { next: now, top: None, since: now } }
+        Self::Candidate { next_attempt, watch: StreamWatch { next: now, top: None, since: now, is_refused: false } }
     }
 }
 

@@ -3,6 +3,7 @@
 mod away;
 mod faults;
 mod limits;
+mod lock;
 mod notifier;
 mod refused;
 mod support;
