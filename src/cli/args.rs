@@ -254,6 +254,12 @@ pub(crate) struct ListenArgs {
     /// Database; repeat for several [default: from the PG* variables]
     #[arg(long = "url", short, value_name = "URL")]
     pub(crate) urls: Vec<String>,
+    /// Server of a relay to read from, in the place of databases (redis://..); repeat for its replicas
+    #[arg(long, value_name = "URL", hide_short_help = true, requires = "streams", conflicts_with_all = ["urls", "canary", "exec", "fail_fast"])]
+    pub(crate) from: Vec<String>,
+    /// Stream to read: the label of a database at the relay; repeat for several
+    #[arg(long = "stream", value_name = "NAME", hide_short_help = true, requires = "from")]
+    pub(crate) streams: Vec<String>,
     /// End after DURATION (5s, 1m30s) without a notification; 0 prints those that have arrived [default: never]
     #[arg(long, short, value_name = "DURATION", value_parser = duration, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,

@@ -89,3 +89,28 @@ fn r01_wrong_requests_are_refused_and_faults_are_reported_without_secrets() {
     finished.ends_with(130);
     assert!(!lines.concat().contains("very-secret") && !finished.err().contains("very-secret"), "{lines:?}");
 }
+
+#[test]
+fn listen_prints_what_relays_have_appended_and_names_channels_that_are_not_relayed() {
+    let server = cluster();
+    if !engine::has(EngineKind::Redis) {
+        return;
+    }
+    let engine = EngineServer::start(EngineKind::Redis, []);
+    let url = format!("shop={}", server.url());
+    let relay = Running::start(&["relay", "-u", &url, "--to", &engine.url(), "--canary", "1s", "prices", "other"]);
+    let from = ["listen", "--from", &engine.url(), "--stream", "shop", "--json"];
+    let listener = Running::start(&[&from[..], &["-n", "2", "prices", "stock"]].concat());
+    assert_eq!(listener.err.next(), "notifyman: reading stream shop");
+    let missing = listener.err.next();
+    assert!(missing.starts_with("notifyman: stream shop: channel \"stock\" is not relayed"), "{missing}");
+    let mut db = connect(&server);
+    db.notify_many([("prices", "1"), ("other", "2"), ("prices", "3")]).unwrap();
+    let lines = [listener.out.next(), listener.out.next()];
+    assert!(lines[0].contains("\"label\":\"shop\"") && lines[0].contains("\"payload\":\"1\""), "{lines:?}");
+    assert!(lines[1].contains("\"payload\":\"3\""), "{lines:?}");
+    listener.finish().ends_with(1);
+    relay.signal("TERM");
+    relay.finish().ends_with(143);
+    run(&[&from[..2], &["redis://localhost", "prices"]].concat()).ends_with(2);
+}

@@ -12,6 +12,7 @@ mod exec;
 mod pool;
 mod print;
 mod recovery;
+mod relayed;
 mod watcher;
 
 use super::args::ListenArgs;
@@ -22,6 +23,7 @@ pub(super) use self::connections::REPORT_AFTER;
 pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
     match args.exec.clone() {
         Some(command) => exec::run(&args, &command),
+        None if !args.from.is_empty() => relayed::run(args),
         None => print::run(args),
     }
 }

@@ -41,8 +41,7 @@ pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
     let (handle, of_reader) = (nm.handle(), nm.handle());
     let signals = SignalWatcher::new(move || drop(handle.stop()))?;
     let reader = ReaderWatcher::new(move || drop(of_reader.stop()));
-    let printer =
-        Printer { out: io::stdout().lock(), lines: Vec::new(), left: args.count, form: OutputForm::new(&args) };
+    let printer = Printer::new(&args);
     Listener { args, nm, ids, configs, connections, checks, printer }.run(&signals, &reader)
 }
 
@@ -156,11 +155,12 @@ impl Listener {
     }
 }
 
-struct Printer {
+/// Prints notifications and gaps to standard output.
+pub(super) struct Printer {
     out: StdoutLock<'static>,
     lines: Vec<u8>,
     /// The number of notifications still to print, if there is a count.
-    left: Option<u64>,
+    pub(super) left: Option<u64>,
     form: OutputForm,
 }
 
@@ -179,8 +179,17 @@ impl OutputForm {
 }
 
 impl Printer {
-    /// Prints the notifications of a batch that are not private, in one write; returns their number.
-    fn print(&mut self, id: ConnId, batch: &Batch, is_shown: impl Fn(&NotificationRef<'_>) -> bool) -> io::Result<u64> {
+    pub(super) fn new(args: &ListenArgs) -> Self {
+        Self { out: io::stdout().lock(), lines: Vec::new(), left: args.count, form: OutputForm::new(args) }
+    }
+
+    /// Prints the notifications of a batch that are shown, in one write; returns their number.
+    pub(super) fn print(
+        &mut self,
+        id: ConnId,
+        batch: &Batch,
+        is_shown: impl Fn(&NotificationRef<'_>) -> bool,
+    ) -> io::Result<u64> {
         let wanted = self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
         let time = clock::stamp();
         let mut printed = 0;
@@ -200,7 +209,7 @@ impl Printer {
     }
 
     /// Prints what a connection may have missed while it was lost.
-    fn print_gap(&mut self, id: ConnId, gap: &Gap, is_shown: impl Fn(&str) -> bool) -> io::Result<()> {
+    pub(super) fn print_gap(&mut self, id: ConnId, gap: &Gap, is_shown: impl Fn(&str) -> bool) -> io::Result<()> {
         let channels: Vec<_> = gap.channels().iter().filter(|channel| is_shown(channel)).collect();
         let time = clock::stamp();
         match self.form {

@@ -1,0 +1,117 @@
+//! `notifyman listen --from`: prints a line for each notification that relays have appended to streams.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use notifyman::relay::RelayReader;
+use notifyman::{ConnId, Error, Event, NotificationRef};
+
+use super::print::Printer;
+use crate::cli::args::ListenArgs;
+use crate::cli::clock;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::print_message;
+use crate::cli::reader::ReaderWatcher;
+use crate::cli::signals::SignalWatcher;
+
+/// The shortest timeout; with zero, an idle event could come before anything has been read.
+const TIMEOUT_MIN: Duration = Duration::from_millis(1);
+
+pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
+    let streams = args.streams.iter().fold(RelayReader::builder(&args.from), |builder, name| builder.stream(name));
+    let mut reader = streams.timeout(args.timeout.map(|timeout| timeout.max(TIMEOUT_MIN))).build()?;
+    let (of_signals, of_reader) = (reader.handle(), reader.handle());
+    let signals = SignalWatcher::new(move || of_signals.stop())?;
+    let watcher = ReaderWatcher::new(move || of_reader.stop());
+    let left = reader.streams().len();
+    let mut printer = Printer::new(&args);
+    let mut listener = StreamListener { args, left, is_complete: true, last_received: None };
+    while let Some(event) = reader.next_event() {
+        if !listener.handle(event, &reader, &mut printer)? {
+            break;
+        }
+    }
+    if let Some(signal) = signals.received() {
+        return Ok(Exit::Signalled(signal));
+    }
+    if watcher.is_gone() && printer.left != Some(0) {
+        return Err(Failure::Output(io::ErrorKind::BrokenPipe.into()));
+    }
+    let is_complete = listener.is_complete && matches!(printer.left, None | Some(0));
+    Ok(if is_complete { Exit::Done } else { Exit::Incomplete })
+}
+
+/// The state of the loop.
+struct StreamListener {
+    args: ListenArgs,
+    /// The number of streams that are not lost.
+    left: usize,
+    /// `false` once something may have been missed.
+    is_complete: bool,
+    /// The time of the last notification; at first, of the first stream that was read.
+    last_received: Option<Instant>,
+}
+
+impl StreamListener {
+    fn is_wanted(&self, channel: &[u8]) -> bool {
+        self.args.channels.iter().any(|wanted| wanted.as_bytes() == channel)
+    }
+
+    /// Handles an event; returns `false` at the end.
+    fn handle(&mut self, event: Event, reader: &RelayReader, printer: &mut Printer) -> Result<bool, Failure> {
+        match event {
+            Event::Notifies(id, batch) => {
+                let is_shown = |n: &NotificationRef<'_>| self.is_wanted(n.channel_bytes());
+                if printer.print(id, &batch, is_shown).map_err(Failure::Output)? > 0 {
+                    self.last_received = Some(clock::now());
+                }
+                return Ok(printer.left != Some(0));
+            }
+            Event::Opened(id) => self.report_opened(id, reader),
+            Event::Restored(id, gap) => {
+                if gap.channels().iter().any(|channel| self.is_wanted(channel.as_bytes())) {
+                    self.is_complete = false;
+                    let is_shown = |channel: &str| self.is_wanted(channel.as_bytes());
+                    printer.print_gap(id, &gap, is_shown).map_err(Failure::Output)?;
+                }
+                print_message(format_args!("stream {id} is read again"));
+            }
+            Event::Disconnected(id, error) => {
+                print_message(format_args!("nothing arrives from stream {id}, retrying: {error:#}"));
+            }
+            Event::Unlistened(id, channels) => {
+                let wanted: Vec<_> = channels.iter().filter(|it| self.is_wanted(it.as_bytes())).collect();
+                wanted.into_iter().for_each(|channel| self.report_missing(id, channel));
+            }
+            Event::Lost(id, error) => {
+                print_message(format_args!("stream {id} is lost: {error:#}"));
+                (self.is_complete, self.left) = (false, self.left.saturating_sub(1));
+                return Ok(self.left > 0);
+            }
+            Event::Idle => {
+                let quiet_for = self.last_received.map(|at| clock::now() - at);
+                return Ok(self.args.timeout.zip(quiet_for).is_none_or(|(timeout, quiet_for)| quiet_for < timeout));
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    fn report_opened(&mut self, id: ConnId, reader: &RelayReader) {
+        self.last_received.get_or_insert_with(clock::now);
+        if !self.args.quiet {
+            print_message(format_args!("reading stream {id}"));
+        }
+        let carried = reader.channels(id).unwrap_or_default();
+        for channel in self.args.channels.clone() {
+            if carried.iter().all(|carried| **carried != *channel) {
+                self.report_missing(id, &channel);
+            }
+        }
+    }
+
+    fn report_missing(&mut self, id: ConnId, channel: &str) {
+        self.is_complete = false;
+        print_message(format_args!("stream {id}: {}", Error::NotRelayed { channel: channel.into() }));
+    }
+}
