@@ -75,7 +75,8 @@ impl Script {
     fn receive(&mut self, position: StreamPosition, content: EntryContent) -> Vec<String> {
         let (entry, mut out) = (entry(content), Vec::new());
         let now = self.now;
-        self.feed.receive((position, &entry.to_fields()), now, |_| Some(now.0), &mut out);
+        let is_of_leader = self.feed.receive((position, &entry.to_fields()), now, |_| Some(now.0), &mut out);
+        assert_eq!(is_of_leader, !position.is_claim(), "a claim does not end a silence");
         shown(out)
     }
 
