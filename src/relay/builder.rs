@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::error::{Error, ValueError};
+use crate::error::{ConfigError, Error, Escaped, ValueError};
 use crate::proto::sql::{self, Limits};
 use crate::relay::leader::RelayPace;
 use crate::relay::process::Relay;
@@ -69,7 +69,7 @@ impl RelayBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for an invalid connection string, and [`Error::Value`] for an invalid channel.
+    /// [`Error::Config`] for an invalid connection string and a label that is taken, and [`Error::Value`] for an invalid channel.
     pub fn database<C, I>(mut self, config: C, channels: I) -> Result<Self, Error>
     where
         C: TryInto<Config>,
@@ -83,6 +83,15 @@ impl RelayBuilder {
             let message =
                 format!("cannot relay channel {MARKER_CHANNEL}: it is reserved for the relays; use another name");
             return Err(ValueError { message }.into());
+        }
+        if let Some(label) = config.get_label()
+            && self.databases.iter().any(|database| database.config.get_label() == Some(label))
+        {
+            let message = format!(
+                "two databases have the label {:?}: it names a stream, so give each its own",
+                Escaped(label).to_string()
+            );
+            return Err(ConfigError { origin: "relay".into(), position: None, message }.into());
         }
         self.databases.push(RelayedDatabase { config, channels });
         Ok(self)
@@ -117,5 +126,22 @@ impl RelayBuilder {
     /// [`Error::Io`] if a thread cannot be started.
     pub fn start(self) -> Result<Relay, Error> {
         Relay::start(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r01_a_label_is_that_of_one_database() {
+        let config = |label: &str| Config::without_env("postgres://app@db1/shop").unwrap().label(label);
+        let builder = Relay::builder("redis://r1").unwrap().database(config("a"), ["c"]).unwrap();
+        let builder = builder.database(config("b"), ["c"]).unwrap();
+        let error = builder.database(config("a"), ["c"]).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("two databases have the label"), "{error}");
+        let builder = Relay::builder("redis://r1").unwrap().database("postgres://app@db1/shop", ["c"]).unwrap();
+        assert!(builder.database("postgres://app@db2/shop", ["c"]).is_ok());
+        assert!(Relay::builder("redis://r1").unwrap().database("host=db1", [MARKER_CHANNEL]).unwrap_err().is_usage());
     }
 }

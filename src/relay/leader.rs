@@ -21,11 +21,11 @@ use crate::relay::history::{HISTORY_BYTES, History};
 use crate::relay::identity::{Marker, RelayIdentity};
 use crate::relay::inbox::Received;
 use crate::relay::outbox::{FlushError, Outbox};
-use crate::relay::position::StreamPosition;
 use crate::relay::session::{LeaderSession, MARKER_CHANNEL};
 use crate::relay::sink::Sink;
 use crate::relay::status::{RelayChange, RelayRole, StreamStatus};
 use crate::relay::takeover::{ClaimedStream, OpenStream};
+use crate::relay::watch::{StreamWatch, later};
 
 /// The time between two attempts to take the lock.
 const LOCK_PERIOD: Duration = Duration::from_millis(250);
@@ -33,10 +33,6 @@ const LOCK_PERIOD: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_secs(1);
 /// The number of notifications after which the leader marks the place: a reader or a candidate reads back little more.
 const MARK_AFTER: usize = 1_000;
-/// The size of a candidate's history from which on it looks for the part that the stream has, and the number of entries that it
-/// reads for that.
-const TRIM_ABOVE: usize = 1 << 20;
-const TRIM_PAGE: usize = 256;
 /// The number of entries that may wait for the engine before the inbox is left to fill.
 const OUTBOX_ENTRIES: usize = 1_024;
 
@@ -95,19 +91,16 @@ struct Engagement<K> {
 }
 
 enum Part {
-    Candidate { next_attempt: Instant, watch: StreamWatch },
+    Candidate(Candidacy),
     TakingOver(Takeover),
     Leader(Leadership),
 }
 
-/// A look at the stream of another leader.
-struct StreamWatch {
-    next: Instant,
-    top: Option<StreamPosition>,
-    /// The time since which the stream has had this top.
-    since: Instant,
-    /// The server has refused to end the session of a leader that appends nothing.
-    is_refused: bool,
+struct Candidacy {
+    next_attempt: Instant,
+    watch: StreamWatch,
+    /// The stream could not be claimed, and has no other leader.
+    has_failed: bool,
 }
 
 struct Takeover {
@@ -251,7 +244,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
             Role::Engaged(engagement) => engagement,
         };
         let of_part = match &engagement.part {
-            Part::Candidate { next_attempt, watch } => Some((*next_attempt).min(watch.next)),
+            Part::Candidate(candidacy) => Some(candidacy.next_attempt.min(candidacy.watch.next)),
             Part::TakingOver(_) => None,
             Part::Leader(leadership) => leadership.retry,
         };
@@ -314,36 +307,20 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
 
     /// Ends the session of a leader that appends nothing although there is something to append.
     fn watch(&mut self, now: Instant) {
-        let Role::Engaged(Engagement { stream, last_marker, part: Part::Candidate { watch, .. }, .. }) = &mut self.role
+        let Role::Engaged(Engagement { stream, last_marker, part: Part::Candidate(candidacy), .. }) = &mut self.role
         else {
             return;
         };
-        if watch.next > now {
-            return;
-        }
+        let Candidacy { watch, has_failed, .. } = candidacy;
         let silence = self.setup.pace.silence();
-        watch.next = later(now, (silence / 8).clamp(Duration::from_millis(50), Duration::from_secs(3)));
-        match stream.sink.top() {
-            Ok(top) => {
-                self.status.set_engine_fault(None);
-                if top != watch.top {
-                    (watch.top, watch.since, watch.is_refused) = (top, now, false);
-                    if self.history.bytes() >= TRIM_ABOVE
-                        && let Ok(page) = stream.sink.read_back(None, TRIM_PAGE)
-                    {
-                        self.history.seen_in(page.iter().map(|(_, entry)| &entry.content));
-                    }
-                }
-            }
-            Err(error) => {
-                // An engine that cannot be reached proves nothing.
-                watch.since = now;
-                return self.status.set_engine_fault(Some(&error));
-            }
+        match watch.check(stream, &mut self.history, silence, now) {
+            None => return,
+            Some(Err(error)) => return self.status.set_engine_fault(Some(&error)),
+            Some(Ok(())) if !*has_failed => self.status.set_engine_fault(None),
+            Some(Ok(())) => {}
         }
-        let is_silent = now.saturating_duration_since(watch.since) > silence;
         let receives = last_marker.is_some_and(|at| now.saturating_duration_since(at) <= silence);
-        if !is_silent || !receives {
+        if !receives || !watch.is_silent(silence, now) {
             return;
         }
         watch.since = now;
@@ -358,15 +335,23 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
 
     fn try_to_lead(&mut self, now: Instant) {
         let Role::Engaged(Engagement { stream, part, .. }) = &mut self.role else { return };
-        let Part::Candidate { next_attempt, watch } = part else { return };
-        if *next_attempt > now {
+        let Part::Candidate(candidacy) = part else { return };
+        if candidacy.next_attempt > now {
             return;
         }
-        *next_attempt = later(now, LOCK_PERIOD);
+        candidacy.next_attempt = later(now, LOCK_PERIOD);
+        if let Some(system) = candidacy.watch.foreign
+            && !candidacy.watch.is_silent(self.setup.pace.silence(), now)
+        {
+            // Its leader appends something in that time.
+            candidacy.has_failed = true;
+            return self.status.set_engine_fault(Some(&stream.foreign_error(system)));
+        }
         match self.session.try_lock(&stream.name) {
             Ok(true) => self.status.set_session_fault(None),
             Ok(false) => {
-                if !watch.is_refused {
+                candidacy.has_failed = false;
+                if !candidacy.watch.is_refused {
                     self.status.set_session_fault(None);
                 }
                 return;
@@ -384,6 +369,9 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
                 // Another candidate may reach the engine.
                 self.status.set_engine_fault(Some(&error));
                 self.step_down(now);
+                if let Role::Engaged(Engagement { part: Part::Candidate(candidacy), .. }) = &mut self.role {
+                    candidacy.has_failed = true;
+                }
             }
         }
     }
@@ -461,10 +449,6 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
 
 impl Part {
     fn candidate(now: Instant, next_attempt: Instant) -> Self {
-        Self::Candidate { next_attempt, watch: StreamWatch { next: now, top: None, since: now, is_refused: false } }
+        Self::Candidate(Candidacy { next_attempt, watch: StreamWatch::new(now), has_failed: false })
     }
-}
-
-fn later(now: Instant, after: Duration) -> Instant {
-    now.checked_add(after).unwrap_or(now)
 }

@@ -60,6 +60,7 @@ mod sink;
 mod status;
 mod tail;
 mod takeover;
+mod watch;
 
 pub use self::builder::RelayBuilder;
 pub use self::process::Relay;

@@ -20,7 +20,7 @@ use crate::relay::leader::{StreamLeader, StreamSetup};
 use crate::relay::redis::{EngineConfig, RedisSink};
 use crate::relay::session::{LeaderSession, MARKER_CHANNEL, ManagedSession};
 use crate::relay::sink::Sink;
-use crate::relay::status::{RelayStatus, StreamStatus};
+use crate::relay::status::{RelayRole, RelayStatus, StreamStatus};
 
 /// A relay that runs on threads of its own, until it is stopped or dropped.
 ///
@@ -74,8 +74,9 @@ impl Relay {
             .canary_at_any_pace(CANARY_CHANNEL, pace.period, pace.deadline);
         let handle = manager.handle();
         let (relay, number) = relay_name();
-        let mut inboxes = HashMap::new();
         let mut started = Self { handle: handle.clone(), threads: Mutex::default(), statuses: Vec::new() };
+        // After an error the queues are dropped first, and so the threads end that are waited for.
+        let mut inboxes = HashMap::new();
         for database in databases {
             let listened = database.channels.iter().map(|channel| &**channel).chain([MARKER_CHANNEL]);
             let id = manager.dial(&database.config, listened)?;
@@ -93,8 +94,11 @@ impl Relay {
             let session = ManagedSession::new(handle.clone(), id, pace.silence());
             let leader = StreamLeader::new(setup, session, Arc::clone(&status));
             started.spawn("relay stream", {
-                let inbox = Arc::clone(&inbox);
-                move || serve(leader, &inbox)
+                let (inbox, status) = (Arc::clone(&inbox), StatusGuard(Arc::clone(&status)));
+                move || {
+                    let _status = status;
+                    serve(leader, &inbox);
+                }
             })?;
             started.statuses.push(status);
             inboxes.insert(id, InboxFiller(inbox));
@@ -124,7 +128,8 @@ impl Relay {
     pub fn stop(&self) {
         drop(self.handle.stop());
         let threads = std::mem::take(&mut *self.threads());
-        for thread in threads {
+        // The function that is called for events may stop the relay; its thread cannot wait for itself.
+        for thread in threads.into_iter().filter(|it| it.thread().id() != thread::current().id()) {
             // A panic of a thread was reported when it happened.
             let _ = thread.join();
         }
@@ -141,6 +146,15 @@ impl Drop for Relay {
     /// Stops the relay: see [`stop`](Self::stop).
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Records that the thread of a stream has ended, also by a panic.
+struct StatusGuard(Arc<StreamStatus>);
+
+impl Drop for StatusGuard {
+    fn drop(&mut self) {
+        self.0.set_role(RelayRole::Away, None);
     }
 }
 

@@ -645,3 +645,21 @@ fn r05_histories_keep_little_that_the_stream_has_and_all_that_it_has_not() {
     simulation.run_all(15);
     assert!(simulation.relays.iter().all(|relay| relay.leader.history_bytes() > 3_500_000));
 }
+
+#[test]
+fn r04_a_stream_that_another_cluster_fills_is_not_taken() {
+    let mut simulation = Simulation::new(1, 1);
+    let origin = StreamOrigin { system: 8, timeline: 1 };
+    let canary = |sequence: u64| {
+        let content = EntryContent::Canary { marker: "b 1 1".into(), sent_unix_ms: 1, channels: vec!["c".into()] };
+        (StreamPosition { term: u64::MAX / 2, sequence }, StreamEntry { origin, content })
+    };
+    for sequence in 2..10 {
+        simulation.shared.lock().stream.push(canary(sequence));
+        simulation.run_all(15);
+        assert_eq!(simulation.shared.lock().stream.last().map(|(at, _)| at.sequence), Some(sequence));
+    }
+    // The other one is gone.
+    simulation.run_all(30);
+    assert!(simulation.shared.lock().stream.last().is_some_and(|(_, entry)| entry.origin == ORIGIN));
+}

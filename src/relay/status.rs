@@ -1,6 +1,7 @@
 //! The state of a relay, for other threads.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -165,7 +166,8 @@ impl StreamStatus {
         let Some(change) = change(&mut state) else { return };
         let event = RelayEvent { stream: state.stream.clone(), change };
         drop(state);
-        (self.on_event)(&event);
+        // Code of the user. Its panic was reported by the panic hook, and must not end the stream.
+        let _ = catch_unwind(AssertUnwindSafe(|| (self.on_event)(&event)));
     }
 
     pub(crate) fn set_stream(&self, stream: &str) {
@@ -243,4 +245,21 @@ fn changed(fault: &mut Option<String>, new: Option<&Error>) -> Option<Option<Str
         fault.clone_from(&new);
         new
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r07_a_function_that_panics_does_not_end_the_stream() {
+        let status = StreamStatus::new("shop", Arc::default(), Arc::new(|_| panic!("as expected")));
+        status.set_role(RelayRole::Leader, Some(7));
+        status.set_engine_fault(Some(&Error::Disconnected));
+        let read = status.read();
+        assert_eq!((read.role, read.term), (RelayRole::Leader, Some(7)));
+        assert!(read.fault.is_some_and(|fault| !fault.is_empty()));
+        status.set_engine_fault(None);
+        assert_eq!(status.read().fault, None);
+    }
 }

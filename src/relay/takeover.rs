@@ -14,7 +14,7 @@
 use std::time::Instant;
 
 use crate::clock;
-use crate::error::Error;
+use crate::error::{Error, Escaped};
 use crate::relay::entry::{EntryContent, StreamEntry, StreamOrigin};
 use crate::relay::history::{HISTORY_BYTES, History, Resume, ResumeGap};
 use crate::relay::identity::RelayIdentity;
@@ -40,6 +40,17 @@ pub(crate) struct OpenStream<K> {
 impl<K: Sink> OpenStream<K> {
     pub(crate) fn new(name: Box<str>, origin: StreamOrigin, sink: K) -> Self {
         Self { name, origin, sink, clock: None }
+    }
+
+    /// Returns the error for a stream that another cluster fills.
+    pub(crate) fn foreign_error(&self, system: u64) -> Error {
+        let message = format!(
+            "the stream {:?} contains notifications of the cluster {system}, and this one is {}: give each database a label of \
+             its own; after a migration, the stream is taken over once nothing was appended for the canary's period and deadline",
+            Escaped(&*self.name).to_string(),
+            self.origin.system
+        );
+        Error::Relay(message.into())
     }
 
     /// Reads the engine's clock.
