@@ -33,7 +33,8 @@ pub mod migrating {}
 pub mod recipes {}
 
 #[doc(alias("redis", "valkey", "stream"))]
-#[doc = include_str!("relay.md")]
+#[cfg_attr(feature = "relay", doc = include_str!("relay.md"))]
+#[cfg_attr(not(feature = "relay"), doc = "Build the documentation with all features to see this page.")]
 pub mod relay {}
 
 #[doc = include_str!("speed.md")]

@@ -35,8 +35,10 @@ pub use self::dead::Dead;
 pub use self::event::{Check, Event};
 use self::event_loop::EventLoop;
 pub use self::fleet::Backoff;
+pub(crate) use self::fleet::CanaryPace;
+#[cfg(feature = "relay")]
+pub(crate) use self::fleet::Jitter;
 use self::fleet::{Canaries, Heartbeat};
-pub(crate) use self::fleet::{CanaryPace, Jitter};
 pub use self::handle::Handle;
 pub use self::source::EventSource;
 pub use self::stats::Stats;
