@@ -77,7 +77,7 @@ impl Relay {
         let mut started = Self { handle: handle.clone(), threads: Mutex::default(), statuses: Vec::new() };
         // After an error the queues are dropped first, and so the threads end that are waited for.
         let mut inboxes = HashMap::new();
-        for database in databases {
+        for (index, database) in (0_u64..).zip(databases) {
             let listened = database.channels.iter().map(|channel| &**channel).chain([MARKER_CHANNEL]);
             let id = manager.dial(&database.config, listened)?;
             let inbox = Arc::new(Inbox::default());
@@ -89,7 +89,8 @@ impl Relay {
                 label: database.config.get_label().map(Into::into),
                 channels: database.channels,
                 pace,
-                identity: RelayIdentity::new(&relay, number),
+                // Two of them may be of one database: no marker of one stream is that of another.
+                identity: RelayIdentity::new(&format!("{relay}-{index}"), number.wrapping_add(index)),
             };
             let session = ManagedSession::new(handle.clone(), id, pace.silence());
             let leader = StreamLeader::new(setup, session, Arc::clone(&status));
