@@ -40,11 +40,14 @@ pub(crate) struct Conversation {
     pub(super) status: TransactionStatus,
     /// `true` if channels or parameters have changed since they were shared.
     pub(super) is_unshared: bool,
-    /// `true` if another transaction has begun.
-    has_new_transaction: bool,
-    /// `true` if channels that are not listened to any more are kept until they are taken.
-    pub(super) tracks_unlistens: bool,
+    /// The bits [`NEW_TRANSACTION`] and [`TRACKS_UNLISTENS`]: another byte would make an idle connection larger.
+    marks: u8,
 }
+
+/// Another transaction has begun.
+const NEW_TRANSACTION: u8 = 1;
+/// Channels that are not listened to any more are kept until they are taken.
+const TRACKS_UNLISTENS: u8 = 2;
 
 impl Conversation {
     pub(super) fn new(config: &Config, binding: Binding) -> Result<Self, Error> {
@@ -64,8 +67,7 @@ impl Conversation {
             last_id: RequestCounter::default(),
             status: TransactionStatus::Idle,
             is_unshared: true,
-            has_new_transaction: false,
-            tracks_unlistens: false,
+            marks: 0,
         })
     }
 
@@ -158,7 +160,9 @@ impl Conversation {
 
     /// Returns `true` if another transaction has begun since the last call.
     pub(crate) fn take_new_transaction(&mut self) -> bool {
-        mem::take(&mut self.has_new_transaction)
+        let is_new = self.marks & NEW_TRANSACTION != 0;
+        self.marks &= !NEW_TRANSACTION;
+        is_new
     }
 
     /// Returns the id of the server process.
@@ -415,7 +419,9 @@ impl Conversation {
         let is_open = self.status != TransactionStatus::Idle;
         let in_transaction = before != TransactionStatus::Idle || is_open;
         let (has_ended, is_rolled_back) = (!is_open || done.has_ended_transaction(), done.is_rolled_back());
-        self.has_new_transaction |= is_open && (before == TransactionStatus::Idle || has_ended);
+        if is_open && (before == TransactionStatus::Idle || has_ended) {
+            self.marks |= NEW_TRANSACTION;
+        }
         let limits = self.limits();
         let requests = &mut self.pending.get_or_insert_default().requests;
         if !in_transaction && done.can_be_retried() {
@@ -459,10 +465,18 @@ impl Conversation {
         outputs.extend(id.map(|id| Output::Reply(id, result)));
     }
 
+    /// Sets whether channels that are not listened to any more are kept until they are taken.
+    pub(super) fn track_unlistens(&mut self, tracks: bool) {
+        self.marks = self.marks & !TRACKS_UNLISTENS | if tracks { TRACKS_UNLISTENS } else { 0 };
+    }
+
     /// Updates channels and canary after a request was answered.
     fn learn(&mut self, request: Request, result: &Result<Reply, Error>, in_transaction: bool) {
-        let before =
-            if self.tracks_unlistens { super::listens::affected(&self.channels, &request) } else { Vec::new() };
+        let before = if self.marks & TRACKS_UNLISTENS != 0 {
+            super::listens::affected(&self.channels, &request)
+        } else {
+            Vec::new()
+        };
         if let Some(probe) = &mut self.probe {
             probe.handle_answer(&request, result, in_transaction);
         }

@@ -239,7 +239,7 @@ impl Session {
 
     /// Keeps the channels that the session does not listen to any more until they are taken, from now on, or no longer.
     pub(crate) fn track_unlistens(&mut self, tracks: bool) {
-        self.conversation.tracks_unlistens = tracks;
+        self.conversation.track_unlistens(tracks);
         drop(self.take_unlistened());
     }
 
