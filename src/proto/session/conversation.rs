@@ -5,6 +5,7 @@ use std::mem;
 
 use postgres_protocol::message::frontend;
 
+use super::marks::ConversationMarks;
 use super::output::{Output, TransactionStatus};
 use super::pending::PendingIo;
 use super::probe::CanaryProbe;
@@ -40,14 +41,8 @@ pub(crate) struct Conversation {
     pub(super) status: TransactionStatus,
     /// `true` if channels or parameters have changed since they were shared.
     pub(super) is_unshared: bool,
-    /// The bits [`NEW_TRANSACTION`] and [`TRACKS_UNLISTENS`]: another byte would make an idle connection larger.
-    marks: u8,
+    pub(super) marks: ConversationMarks,
 }
-
-/// Another transaction has begun.
-const NEW_TRANSACTION: u8 = 1;
-/// Channels that are not listened to any more are kept until they are taken.
-const TRACKS_UNLISTENS: u8 = 2;
 
 impl Conversation {
     pub(super) fn new(config: &Config, binding: Binding) -> Result<Self, Error> {
@@ -67,7 +62,7 @@ impl Conversation {
             last_id: RequestCounter::default(),
             status: TransactionStatus::Idle,
             is_unshared: true,
-            marks: 0,
+            marks: ConversationMarks::default(),
         })
     }
 
@@ -160,9 +155,7 @@ impl Conversation {
 
     /// Returns `true` if another transaction has begun since the last call.
     pub(crate) fn take_new_transaction(&mut self) -> bool {
-        let is_new = self.marks & NEW_TRANSACTION != 0;
-        self.marks &= !NEW_TRANSACTION;
-        is_new
+        self.marks.take_new_transaction()
     }
 
     /// Returns the id of the server process.
@@ -419,9 +412,7 @@ impl Conversation {
         let is_open = self.status != TransactionStatus::Idle;
         let in_transaction = before != TransactionStatus::Idle || is_open;
         let (has_ended, is_rolled_back) = (!is_open || done.has_ended_transaction(), done.is_rolled_back());
-        if is_open && (before == TransactionStatus::Idle || has_ended) {
-            self.marks |= NEW_TRANSACTION;
-        }
+        self.marks.note_transaction(is_open && (before == TransactionStatus::Idle || has_ended));
         let limits = self.limits();
         let requests = &mut self.pending.get_or_insert_default().requests;
         if !in_transaction && done.can_be_retried() {
@@ -465,18 +456,10 @@ impl Conversation {
         outputs.extend(id.map(|id| Output::Reply(id, result)));
     }
 
-    /// Sets whether channels that are not listened to any more are kept until they are taken.
-    pub(super) fn track_unlistens(&mut self, tracks: bool) {
-        self.marks = self.marks & !TRACKS_UNLISTENS | if tracks { TRACKS_UNLISTENS } else { 0 };
-    }
-
     /// Updates channels and canary after a request was answered.
     fn learn(&mut self, request: Request, result: &Result<Reply, Error>, in_transaction: bool) {
-        let before = if self.marks & TRACKS_UNLISTENS != 0 {
-            super::listens::affected(&self.channels, &request)
-        } else {
-            Vec::new()
-        };
+        let before =
+            if self.marks.tracks_unlistens() { super::listens::affected(&self.channels, &request) } else { Vec::new() };
         if let Some(probe) = &mut self.probe {
             probe.handle_answer(&request, result, in_transaction);
         }

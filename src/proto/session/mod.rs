@@ -12,6 +12,7 @@
 
 mod conversation;
 mod listens;
+mod marks;
 mod output;
 mod pending;
 mod probe;
@@ -239,7 +240,7 @@ impl Session {
 
     /// Keeps the channels that the session does not listen to any more until they are taken, from now on, or no longer.
     pub(crate) fn track_unlistens(&mut self, tracks: bool) {
-        self.conversation.track_unlistens(tracks);
+        self.conversation.marks.track_unlistens(tracks);
         drop(self.take_unlistened());
     }
 

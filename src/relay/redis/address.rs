@@ -17,7 +17,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// use notifyman::relay::EngineConfig;
 ///
 /// let engine = EngineConfig::new(["redis://r1:6379", "redis://r2:6379"])?;
-/// assert_eq!(engine.to_string(), "r1:6379, r2:6379");
+/// assert_eq!(engine.to_string(), "redis://r1:6379, redis://r2:6379");
 /// # Ok::<(), notifyman::Error>(())
 /// ```
 ///
