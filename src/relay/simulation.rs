@@ -250,7 +250,7 @@ impl Simulation {
             simulation.relays.push(relay);
         }
         simulation.run_all(4);
-        // What was notified before the first term belongs to no reader.
+        // Notifications before the first term belong to no reader.
         for _ in 0..readers {
             let top = simulation.shared.lock().stream.last().map(|(position, _)| *position);
             let follower = Follower::starting_at(top);
