@@ -4,17 +4,25 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::notification::NotificationRef;
 use crate::relay::position::StreamPosition;
 
-/// A notification of a relay on the channel that all relays of a database share: `RELAY COUNTER UNIX_MS`.
+/// A notification of a relay on the channel that all relays of a database share: `RELAY PID COUNTER UNIX_MS`. PID is the process
+/// of its session, which the server adds to each notification: so no other session can send it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Marker {
     relay: Box<str>,
+    pid: i32,
     counter: u64,
     sent_unix_ms: u64,
 }
 
 impl Marker {
+    /// Returns the marker that a notification on its channel contains. Other programs may notify this channel, too.
+    pub(crate) fn of(notification: NotificationRef<'_>) -> Option<Self> {
+        notification.payload().parse().ok().filter(|marker: &Self| marker.pid == notification.pid())
+    }
+
     /// Returns a time before it was sent, on the clock of the engine; 0 if that was not known.
     pub(crate) fn sent_unix_ms(&self) -> u64 {
         self.sent_unix_ms
@@ -23,8 +31,8 @@ impl Marker {
 
 impl fmt::Display for Marker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { relay, counter, sent_unix_ms } = self;
-        write!(f, "{relay} {counter} {sent_unix_ms}")
+        let Self { relay, pid, counter, sent_unix_ms } = self;
+        write!(f, "{relay} {pid} {counter} {sent_unix_ms}")
     }
 }
 
@@ -34,8 +42,9 @@ impl FromStr for Marker {
     fn from_str(text: &str) -> Result<Self, ()> {
         let mut parts = text.split(' ');
         let relay = parts.next().filter(|relay| is_relay_name(relay)).ok_or(())?;
+        let pid = parts.next().and_then(|part| part.parse().ok()).ok_or(())?;
         let mut number = || parts.next().and_then(|part| part.parse().ok()).ok_or(());
-        let marker = Self { relay: relay.into(), counter: number()?, sent_unix_ms: number()? };
+        let marker = Self { relay: relay.into(), pid, counter: number()?, sent_unix_ms: number()? };
         // Nothing else that means the same.
         if marker.to_string() == text { Ok(marker) } else { Err(()) }
     }
@@ -51,23 +60,30 @@ pub(crate) struct RelayIdentity {
     name: Box<str>,
     number: u64,
     last_term: u64,
+    /// The process of the session.
+    pid: i32,
     counter: u64,
 }
 
 impl RelayIdentity {
     /// Creates the identity of a process with a name and a number that no other one has.
     pub(crate) fn new(name: &str, number: u64) -> Self {
-        Self { name: name.into(), number, last_term: 0, counter: 0 }
+        Self { name: name.into(), number, last_term: 0, pid: 0, counter: 0 }
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
+    /// Sets the process of the session that sends the markers from now on.
+    pub(crate) fn set_pid(&mut self, pid: i32) {
+        self.pid = pid;
+    }
+
     /// Returns the next marker, which is sent at this time on the clock of the engine.
     pub(crate) fn next_marker(&mut self, sent_unix_ms: u64) -> Marker {
         self.counter += 1;
-        Marker { relay: self.name.clone(), counter: self.counter, sent_unix_ms }
+        Marker { relay: self.name.clone(), pid: self.pid, counter: self.counter, sent_unix_ms }
     }
 
     /// Returns a term above `known` and above all that were returned before, or `None` if there is none.
@@ -81,6 +97,7 @@ impl RelayIdentity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::notification::Notification;
 
     #[test]
     fn r05_a_term_is_claimed_once() {
@@ -99,10 +116,32 @@ mod tests {
         for marker in [first, second] {
             assert_eq!(marker.to_string().parse(), Ok(marker));
         }
-        for text in
-            ["", "r", "r 1", "r 1 2 3", " r 1 2", "r  1 2", "r +1 2", "r 01 2", "r 1 -2", "a b c", "r\n 1 2", "ü 1 2"]
-        {
+        for text in [
+            "",
+            "r",
+            "r 1 2",
+            "r 1 2 3 4",
+            " r 1 2 3",
+            "r  1 2 3",
+            "r +1 2 3",
+            "r 01 2 3",
+            "r 1 2 -3",
+            "a b c d",
+            "r\n 1 2 3",
+            "ü 1 2 3",
+        ] {
             assert_eq!(text.parse::<Marker>(), Err(()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn r05_a_marker_of_another_session_is_none() {
+        let mut relay = RelayIdentity::new("a", 7);
+        relay.set_pid(42);
+        let text = relay.next_marker(9).to_string();
+        for (pid, is_marker) in [(42, true), (43, false)] {
+            let notification = Notification::new("c", &text, pid);
+            assert_eq!(Marker::of(notification.as_ref()).is_some(), is_marker);
         }
     }
 }

@@ -191,8 +191,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
                 piece.push(notification);
                 continue;
             }
-            // Another program may notify this channel, too.
-            let Ok(marker) = notification.payload().parse::<Marker>() else { continue };
+            let Some(marker) = Marker::of(notification.as_ref()) else { continue };
             self.push_notifications(std::mem::take(&mut piece).into_iter().collect());
             self.push_marker(&marker, now);
         }
@@ -273,6 +272,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
                 self.status.set_session_fault(None);
                 self.status.set_role(RelayRole::Candidate, None);
                 self.status.set_stream(&name);
+                self.setup.identity.set_pid(session.pid);
                 let stream = OpenStream::new(name, session.origin, sink);
                 // A candidate that has received for longer goes first: it has no gap.
                 Role::Engaged(Engagement {

@@ -40,6 +40,8 @@ pub(crate) struct PreparedSession {
     pub(crate) origin: StreamOrigin,
     /// The name of its database.
     pub(crate) database: String,
+    /// The process id of the session.
+    pub(crate) pid: i32,
 }
 
 /// The session of a manager that runs on another thread.
@@ -95,13 +97,16 @@ impl LeaderSession for ManagedSession {
              WHERE EXISTS (SELECT FROM pg_settings WHERE pg_settings.name = wanted.name)"
         ))?;
         let rows = self.query(
-            "SELECT system_identifier, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), current_database() \
+            "SELECT system_identifier, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), current_database(), \
+             pg_backend_pid() \
              FROM pg_control_system()",
         )?;
         let column = |at| rows.first().and_then(|row| row.get(at)).unwrap_or_default();
         let (system, timeline, database) = (column(0), column(1), column(2).into_owned());
-        match (system.parse(), u32::from_str_radix(&timeline, 16)) {
-            (Ok(system), Ok(timeline)) => Ok(PreparedSession { origin: StreamOrigin { system, timeline }, database }),
+        match (system.parse(), u32::from_str_radix(&timeline, 16), column(3).parse()) {
+            (Ok(system), Ok(timeline), Ok(pid)) => {
+                Ok(PreparedSession { origin: StreamOrigin { system, timeline }, database, pid })
+            }
             _ => Err(Error::Relay(
                 format!(
                     "the server reports the system identifier \"{}\" and the timeline \"{}\", which are no numbers",

@@ -115,7 +115,7 @@ impl SimulatedSession {
 
 impl LeaderSession for SimulatedSession {
     fn prepare(&mut self) -> Result<PreparedSession, Error> {
-        self.reach().map(|_| PreparedSession { origin: ORIGIN, database: "shop".to_owned() })
+        self.reach().map(|_| PreparedSession { origin: ORIGIN, database: "shop".to_owned(), pid: 1 })
     }
 
     fn try_lock(&mut self, _: &str) -> Result<bool, Error> {
