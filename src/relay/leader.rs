@@ -319,6 +319,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
             Some(Ok(())) if !*has_failed => self.status.set_engine_fault(None),
             Some(Ok(())) => {}
         }
+        self.status.see_leader(watch.changed);
         let receives = last_marker.is_some_and(|at| now.saturating_duration_since(at) <= silence);
         if !receives || !watch.is_silent(silence, now) {
             return;

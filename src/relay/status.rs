@@ -50,6 +50,8 @@ pub struct RelayStatus {
     pub canary_age: Option<Duration>,
     /// The time that the last append took, until the engine's answer.
     pub append_time: Option<Duration>,
+    /// While this relay is a candidate, the time since the leader appended something.
+    pub leader_silence: Option<Duration>,
     /// The fault of the session or of the engine, until it is over. One line, escaped.
     pub fault: Option<String>,
 }
@@ -84,7 +86,8 @@ pub enum RelayChange {
     EngineFault(String),
     /// The fault of the session or of the engine is over.
     Recovered,
-    /// A leader appended nothing although it had something to append, and its session, with this process id, was ended.
+    /// A leader appended nothing although it had something to append, and the server was asked to end its session, with this
+    /// process id.
     HolderEnded(i32),
     /// A newer leader has taken the stream over.
     Superseded,
@@ -100,7 +103,7 @@ impl fmt::Display for RelayEvent {
             RelayChange::EngineFault(fault) => write!(f, "engine: {fault}"),
             RelayChange::Recovered => f.write_str("the fault is over"),
             RelayChange::HolderEnded(pid) => {
-                write!(f, "the leader appended nothing, so its session was ended (process {pid} of the server)")
+                write!(f, "the leader appended nothing, so the server was asked to end its session (process {pid})")
             }
             RelayChange::Superseded => f.write_str("a newer leader has taken over"),
         }
@@ -135,6 +138,8 @@ struct StatusState {
     gaps: u64,
     last_canary: Option<Instant>,
     append_time: Option<Duration>,
+    /// The time at which another leader appended something.
+    leader_seen: Option<Instant>,
     session_fault: Option<String>,
     engine_fault: Option<String>,
 }
@@ -150,6 +155,7 @@ impl StreamStatus {
             gaps: 0,
             last_canary: None,
             append_time: None,
+            leader_seen: None,
             session_fault: None,
             engine_fault: None,
         };
@@ -178,6 +184,7 @@ impl StreamStatus {
         self.update(|state| {
             let is_new = (state.role, state.term) != (role, term);
             (state.role, state.term) = (role, term);
+            state.leader_seen = None;
             is_new.then_some(RelayChange::Role(role))
         });
     }
@@ -195,6 +202,10 @@ impl StreamStatus {
             state.gaps += 1;
             Some(RelayChange::Gap(why))
         });
+    }
+
+    pub(crate) fn see_leader(&self, at: Instant) {
+        self.lock().leader_seen = Some(at);
     }
 
     pub(crate) fn receive_canary(&self, now: Instant) {
@@ -233,6 +244,7 @@ impl StreamStatus {
             waiting,
             canary_age: state.last_canary.map(|at| clock::now().saturating_duration_since(at)),
             append_time: state.append_time,
+            leader_silence: state.leader_seen.map(|at| clock::now().saturating_duration_since(at)),
             fault: state.session_fault.clone().or_else(|| state.engine_fault.clone()),
         }
     }

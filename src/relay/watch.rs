@@ -19,6 +19,8 @@ pub(crate) struct StreamWatch {
     pub(crate) next: Instant,
     top: Option<StreamPosition>,
     /// The time since which the stream has had this top.
+    pub(crate) changed: Instant,
+    /// That time, or the time of the last attempt to replace its leader.
     pub(crate) since: Instant,
     /// The server has refused to end the session of a leader that appends nothing.
     pub(crate) is_refused: bool,
@@ -29,7 +31,7 @@ pub(crate) struct StreamWatch {
 impl StreamWatch {
     /// Creates a watch whose first check is due.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { next: now, top: None, since: now, is_refused: false, foreign: None }
+        Self { next: now, top: None, changed: now, since: now, is_refused: false, foreign: None }
     }
 
     /// Reads the end of the stream if that is due, several times in each `silence`. A long history forgets what the stream
@@ -50,13 +52,13 @@ impl StreamWatch {
             Ok(page) => page,
             Err(error) => {
                 // An engine that cannot be reached proves nothing.
-                self.since = now;
+                (self.changed, self.since) = (now, now);
                 return Some(Err(error));
             }
         };
         let top = page.first().map(|(position, _)| *position);
         if top != self.top {
-            (self.top, self.since, self.is_refused) = (top, now, false);
+            (self.top, self.changed, self.since, self.is_refused) = (top, now, now, false);
             let system = page.first().map(|(_, entry)| entry.origin.system);
             self.foreign = system.filter(|system| *system != stream.origin.system);
             if is_long {

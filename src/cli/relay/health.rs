@@ -24,6 +24,7 @@ pub(crate) fn of(streams: &[RelayStatus], silence: Duration) -> Health {
             "waiting": it.waiting,
             "canary_age_ms": it.canary_age.map(millis),
             "append_ms": it.append_time.map(millis),
+            "leader_silence_ms": it.leader_silence.map(millis),
             "fault": it.fault,
         })
     });
@@ -33,6 +34,9 @@ pub(crate) fn of(streams: &[RelayStatus], silence: Duration) -> Health {
 fn problem(stream: &RelayStatus, silence: Duration) -> Option<String> {
     if let Some(fault) = &stream.fault {
         return Some(fault.clone());
+    }
+    if let Some(age) = stream.leader_silence.filter(|age| *age > silence) {
+        return Some(format!("the leader has appended nothing for {} s, and is not replaced yet", age.as_secs()));
     }
     match stream.canary_age {
         _ if stream.role == RelayRole::Away => Some("the session with PostgreSQL is not open".to_owned()),
