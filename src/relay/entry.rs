@@ -23,6 +23,24 @@ pub(crate) struct StreamOrigin {
     /// The system identifier of the cluster.
     pub(crate) system: u64,
     pub(crate) timeline: u32,
+    /// The number of the database in the cluster.
+    pub(crate) database: u32,
+}
+
+impl StreamOrigin {
+    /// Returns `true` if a leader of this origin can follow one of another: of the same database, after a failover on a later
+    /// timeline.
+    pub(crate) fn can_follow(self, other: Self) -> bool {
+        (self.system, self.database) == (other.system, other.database) && self.timeline >= other.timeline
+    }
+}
+
+/// The parts, for an error text.
+impl fmt::Display for StreamOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { system, timeline, database } = self;
+        write!(f, "database {database} of the cluster {system}, timeline {timeline}")
+    }
 }
 
 /// An entry of a stream.
@@ -73,12 +91,13 @@ pub(crate) type EntryField<'e> = (&'static str, Cow<'e, [u8]>);
 impl StreamEntry {
     /// Returns the fields, in the order in which they are written.
     pub(crate) fn to_fields(&self) -> Vec<EntryField<'_>> {
-        let StreamOrigin { system, timeline } = self.origin;
+        let StreamOrigin { system, timeline, database } = self.origin;
         let mut fields = vec![
             ("v", text(VERSION)),
             ("k", text(self.content.kind())),
             ("s", number(system)),
             ("t", number(timeline.into())),
+            ("d", number(database.into())),
         ];
         fields.extend(self.content.fields());
         fields
@@ -106,7 +125,8 @@ impl StreamEntry {
             _ => return Err(reader.broken("v", "is not a version")),
         }
         let timeline = u32::try_from(reader.number("t")?).map_err(|_| reader.broken("t", "is not a timeline"))?;
-        let origin = StreamOrigin { system: reader.number("s")?, timeline };
+        let database = u32::try_from(reader.number("d")?).map_err(|_| reader.broken("d", "is not a database"))?;
+        let origin = StreamOrigin { system: reader.number("s")?, timeline, database };
         let content = match reader.text("k")? {
             EntryContent::CLAIM => EntryContent::Claim { relay: reader.text("r")?.into() },
             EntryContent::START => EntryContent::Start {

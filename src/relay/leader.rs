@@ -341,12 +341,12 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
             return;
         }
         candidacy.next_attempt = later(now, LOCK_PERIOD);
-        if let Some(system) = candidacy.watch.foreign
+        if let Some(other) = candidacy.watch.foreign
             && !candidacy.watch.is_silent(self.setup.pace.silence(), now)
         {
             // Its leader appends something in that time.
             candidacy.has_failed = true;
-            return self.status.set_engine_fault(Some(&stream.foreign_error(system)));
+            return self.status.set_engine_fault(Some(&stream.foreign_error(other)));
         }
         match self.session.try_lock(&stream.name) {
             Ok(true) => self.status.set_session_fault(None),

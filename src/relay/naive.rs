@@ -53,7 +53,7 @@ type Stream = Vec<(StreamPosition, EntryContent)>;
 
 fn tail_of(stream: &Stream, before: Option<StreamPosition>) -> Tail {
     let mut reader = TailReader::new(before, MAX_BYTES);
-    let origin = StreamOrigin { system: 1, timeline: 1 };
+    let origin = StreamOrigin { system: 1, timeline: 1, database: 5 };
     for (at, content) in stream.iter().rev() {
         if !reader.push(*at, &StreamEntry { origin, content: content.clone() }) {
             break;
@@ -167,7 +167,7 @@ fn r05_a_candidate_reads_past_claims_and_back_through_terms_that_continue() {
     // Without the own claim, an entry of a later term would be the last one.
     assert_eq!(tail_of(&stream, None).last.map(|(at, _)| at), Some(position(7, 2)));
     let long = TailReader::new(None, 10);
-    let origin = StreamOrigin { system: 1, timeline: 1 };
+    let origin = StreamOrigin { system: 1, timeline: 1, database: 5 };
     let mut reader = long;
     assert!(!reader.push(position(5, 9), &StreamEntry { origin, content: batch([1]) }));
     assert_eq!(reader.finish().canary, Err(NoCanary::TooLong(10)));

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::relay::memory_sink::MemorySink;
 
-    const ORIGIN: StreamOrigin = StreamOrigin { system: 7, timeline: 1 };
+    const ORIGIN: StreamOrigin = StreamOrigin { system: 7, timeline: 1, database: 5 };
 
     fn canary(number: u64) -> EntryContent {
         EntryContent::Canary { marker: number.to_string().into(), sent_unix_ms: number, channels: Vec::new() }

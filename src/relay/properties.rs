@@ -4,7 +4,7 @@ use super::entry::{EntryContent, StreamEntry};
 use super::position::StreamPosition;
 
 /// The names of fields, and one that no version has.
-const NAMES: [&str; 14] = ["v", "k", "s", "t", "r", "p", "c", "n", "e", "a", "b", "m", "u", "z"];
+const NAMES: [&str; 15] = ["v", "k", "s", "t", "r", "p", "c", "n", "e", "a", "b", "m", "u", "z", "d"];
 
 /// Treats `data` as a sequence number and fields, each a byte for the name, one for the length, and the value. An entry that is
 /// read from them is written and read again: both are the same.
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use crate::notification::Batch;
 
-    const ORIGIN: StreamOrigin = StreamOrigin { system: 7_301_234_567_890_123_456, timeline: 3 };
+    const ORIGIN: StreamOrigin = StreamOrigin { system: 7_301_234_567_890_123_456, timeline: 3, database: 5 };
 
     /// Returns the message NotificationResponse.
     fn frame(pid: i32, channel: &[u8], payload: &[u8]) -> Vec<u8> {
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn r02_the_fields_of_each_kind_are_as_documented() {
         let text = |(name, value): &(String, Vec<u8>)| format!("{name}={}", value.escape_ascii());
-        let common = |kind| format!("v=1 k={kind} s=7301234567890123456 t=3");
+        let common = |kind| format!("v=1 k={kind} s=7301234567890123456 t=3 d=5");
         let [claim, start, batch, gap, canary] = contents().map(|(_, content)| stored(content));
         for (fields, kind, rest) in [
             (claim, "claim", r"r=db1 42"),
@@ -159,7 +159,7 @@ mod tests {
             error,
             r#"the entry 5-2 has the format "2", and this program reads the format 1: update this program"#
         );
-        let error = read(2, &[("v", b"1"), ("k", b"new"), ("s", b"1"), ("t", b"1")]).unwrap_err();
+        let error = read(2, &[("v", b"1"), ("k", b"new"), ("s", b"1"), ("t", b"1"), ("d", b"5")]).unwrap_err();
         assert_eq!(
             error,
             r#"the entry 5-2 is of the unknown kind "new": update this program if the relay is newer, or read another stream"#
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn r02_invalid_values_are_refused_with_the_field() {
         let canary = |marker: &'static [u8], sent: &'static [u8], channels: &'static [u8]| {
-            let common: [(&str, &[u8]); 4] = [("v", b"1"), ("k", b"canary"), ("s", b"1"), ("t", b"1")];
+            let common: [(&str, &[u8]); 5] = [("v", b"1"), ("k", b"canary"), ("s", b"1"), ("t", b"1"), ("d", b"5")];
             read(2, &[&common[..], &[("m", marker), ("u", sent), ("c", channels)]].concat())
         };
         assert!(canary(b"m", b"1", b"a\0b").is_ok());
@@ -208,8 +208,9 @@ mod tests {
 
     #[test]
     fn r02_a_batch_is_only_complete_notifications() {
-        let batch =
-            |frames: &[u8]| read(2, &[("v", b"1"), ("k", b"batch"), ("s", b"1"), ("t", b"1"), ("n", frames)]).map(drop);
+        let batch = |frames: &[u8]| {
+            read(2, &[("v", b"1"), ("k", b"batch"), ("s", b"1"), ("t", b"1"), ("d", b"5"), ("n", frames)]).map(drop)
+        };
         let good = frame(1, b"a", b"x");
         assert_eq!(batch(&good.repeat(3)), Ok(()));
         let mut without_end = good.clone();
@@ -243,7 +244,7 @@ mod tests {
             [frame(1, b"a", b"1"), b"N\0\0\0\x05\0".to_vec(), frame(1, b"a", b"2")].concat().into();
         let batch = crate::notification::Slice::new(&buffer, 0, buffer.len(), 2, 1).into();
         let fields = stored(EntryContent::Notifications(batch));
-        assert_eq!(fields[4].1, [frame(1, b"a", b"1"), frame(1, b"a", b"2")].concat());
+        assert_eq!(fields[5].1, [frame(1, b"a", b"1"), frame(1, b"a", b"2")].concat());
     }
 
     fn channel() -> impl Strategy<Value = Vec<u8>> {

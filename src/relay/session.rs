@@ -98,14 +98,13 @@ impl LeaderSession for ManagedSession {
         ))?;
         let rows = self.query(
             "SELECT system_identifier, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), current_database(), \
-             pg_backend_pid() \
-             FROM pg_control_system()",
+             pg_backend_pid(), (SELECT oid FROM pg_database WHERE datname = current_database()) FROM pg_control_system()",
         )?;
         let column = |at| rows.first().and_then(|row| row.get(at)).unwrap_or_default();
         let (system, timeline, database) = (column(0), column(1), column(2).into_owned());
-        match (system.parse(), u32::from_str_radix(&timeline, 16), column(3).parse()) {
-            (Ok(system), Ok(timeline), Ok(pid)) => {
-                Ok(PreparedSession { origin: StreamOrigin { system, timeline }, database, pid })
+        match (system.parse(), u32::from_str_radix(&timeline, 16), column(3).parse(), column(4).parse()) {
+            (Ok(system), Ok(timeline), Ok(pid), Ok(number)) => {
+                Ok(PreparedSession { origin: StreamOrigin { system, timeline, database: number }, database, pid })
             }
             _ => Err(Error::Relay(
                 format!(

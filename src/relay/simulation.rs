@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::gap::Gap;
 use crate::notification::{Batch, Notification};
 
-const ORIGIN: StreamOrigin = StreamOrigin { system: 7, timeline: 1 };
+const ORIGIN: StreamOrigin = StreamOrigin { system: 7, timeline: 1, database: 5 };
 const PACE: RelayPace = RelayPace { period: Duration::from_secs(15), deadline: Duration::from_secs(5) };
 
 /// The parts of the simulation that several sides use.
@@ -647,19 +647,23 @@ fn r05_histories_keep_little_that_the_stream_has_and_all_that_it_has_not() {
 }
 
 #[test]
-fn r04_a_stream_that_another_cluster_fills_is_not_taken() {
-    let mut simulation = Simulation::new(1, 1);
-    let origin = StreamOrigin { system: 8, timeline: 1 };
-    let canary = |sequence: u64| {
-        let content = EntryContent::Canary { marker: "b 1 1".into(), sent_unix_ms: 1, channels: vec!["c".into()] };
-        (StreamPosition { term: u64::MAX / 2, sequence }, StreamEntry { origin, content })
-    };
-    for sequence in 2..10 {
-        simulation.shared.lock().stream.push(canary(sequence));
-        simulation.run_all(15);
-        assert_eq!(simulation.shared.lock().stream.last().map(|(at, _)| at.sequence), Some(sequence));
+fn r04_a_stream_that_another_database_fills_is_not_taken() {
+    let later = StreamOrigin { timeline: ORIGIN.timeline + 1, ..ORIGIN };
+    for origin in [StreamOrigin { system: 8, ..ORIGIN }, StreamOrigin { database: 6, ..ORIGIN }, later] {
+        let mut simulation = Simulation::new(1, 1);
+        let canary = |sequence: u64| {
+            let content = EntryContent::Canary { marker: "b 1 1".into(), sent_unix_ms: 1, channels: vec!["c".into()] };
+            (StreamPosition { term: u64::MAX / 2, sequence }, StreamEntry { origin, content })
+        };
+        for sequence in 2..10 {
+            simulation.shared.lock().stream.push(canary(sequence));
+            simulation.run_all(15);
+            assert_eq!(simulation.shared.lock().stream.last().map(|(at, _)| at.sequence), Some(sequence), "{origin}");
+        }
+        // The other one is gone.
+        simulation.run_all(30);
+        assert!(simulation.shared.lock().stream.last().is_some_and(|(_, entry)| entry.origin == ORIGIN));
     }
-    // The other one is gone.
-    simulation.run_all(30);
-    assert!(simulation.shared.lock().stream.last().is_some_and(|(_, entry)| entry.origin == ORIGIN));
+    let earlier = StreamOrigin { timeline: 0, ..ORIGIN };
+    assert!(ORIGIN.can_follow(earlier) && ORIGIN.can_follow(ORIGIN) && !ORIGIN.can_follow(later));
 }

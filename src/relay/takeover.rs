@@ -42,13 +42,14 @@ impl<K: Sink> OpenStream<K> {
         Self { name, origin, sink, clock: None }
     }
 
-    /// Returns the error for a stream that another cluster fills.
-    pub(crate) fn foreign_error(&self, system: u64) -> Error {
+    /// Returns the error for a stream that another database fills.
+    pub(crate) fn foreign_error(&self, other: StreamOrigin) -> Error {
         let message = format!(
-            "the stream {:?} contains notifications of the cluster {system}, and this one is {}: give each database a label of \
-             its own; after a migration, the stream is taken over once nothing was appended for the canary's period and deadline",
+            "the stream {:?} contains notifications of {other}, and this is {}: give each database a label of its own, and stop a \
+             primary that was replaced; after a migration, the stream is taken over once nothing was appended for the canary's \
+             period and deadline",
             Escaped(&*self.name).to_string(),
-            self.origin.system
+            self.origin
         );
         Error::Relay(message.into())
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
+use crate::relay::entry::StreamOrigin;
 use crate::relay::history::History;
 use crate::relay::position::StreamPosition;
 use crate::relay::sink::Sink;
@@ -24,8 +25,8 @@ pub(crate) struct StreamWatch {
     pub(crate) since: Instant,
     /// The server has refused to end the session of a leader that appends nothing.
     pub(crate) is_refused: bool,
-    /// The cluster whose notifications the stream contains, if it is another one.
-    pub(crate) foreign: Option<u64>,
+    /// The origin of the notifications in the stream, if it is another database, or a later timeline.
+    pub(crate) foreign: Option<StreamOrigin>,
 }
 
 impl StreamWatch {
@@ -59,8 +60,8 @@ impl StreamWatch {
         let top = page.first().map(|(position, _)| *position);
         if top != self.top {
             (self.top, self.changed, self.since, self.is_refused) = (top, now, now, false);
-            let system = page.first().map(|(_, entry)| entry.origin.system);
-            self.foreign = system.filter(|system| *system != stream.origin.system);
+            let origin = page.first().map(|(_, entry)| entry.origin);
+            self.foreign = origin.filter(|origin| !stream.origin.can_follow(*origin));
             if is_long {
                 history.seen_in(page.iter().map(|(_, entry)| &entry.content));
             }

@@ -33,7 +33,7 @@ fn r03_a_new_leader_is_followed_with_a_gap_unless_it_continues_exactly_here() {
         let mut reader = open(settings(&engine));
         first.batch(&engine, &["1"]);
         // A claim without a start.
-        engine.ask("XADD notifyman:shop 6-0 v 1 k claim s 7 t 1 r x");
+        engine.ask("XADD notifyman:shop 6-0 v 1 k claim s 7 t 1 d 5 r x");
         let second = StreamWriter::continue_after(&engine, &first, 7);
         second.batch(&engine, &["2"]);
         expect(&mut reader, &["1", "2"]);

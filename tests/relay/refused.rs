@@ -16,11 +16,11 @@ fn r01_a_key_that_is_no_stream_of_a_relay_ends_the_reader() {
             (["SET notifyman:shop x"], "WRONGTYPE"),
             (["XADD notifyman:shop * name value"], "was not written by a relay"),
             (
-                ["XADD notifyman:shop 5-2 v 2 k batch s 1 t 1"],
+                ["XADD notifyman:shop 5-2 v 2 k batch s 1 t 1 d 1"],
                 "has the format \"2\", and this program reads the format 1",
             ),
-            (["XADD notifyman:shop 5-2 v 1 k other s 1 t 1"], "is of the unknown kind \"other\""),
-            (["XADD notifyman:shop 5-2 v 1 k batch s 1 t 1 n A"], "has no complete NotificationResponse"),
+            (["XADD notifyman:shop 5-2 v 1 k other s 1 t 1 d 1"], "is of the unknown kind \"other\""),
+            (["XADD notifyman:shop 5-2 v 1 k batch s 1 t 1 d 1 n A"], "has no complete NotificationResponse"),
         ] {
             engine.ask_all(commands);
             let mut reader = settings(&engine).build().unwrap();

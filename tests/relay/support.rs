@@ -75,7 +75,7 @@ impl StreamWriter {
     pub fn command(&self, fields: &[(&str, &[u8])]) -> Vec<Vec<u8>> {
         let id = format!("{}-{}", self.term, self.next.fetch_add(1, SeqCst));
         let mut words: Vec<Vec<u8>> = ["XADD", &self.key, &id].map(|word| word.as_bytes().to_vec()).into();
-        for (name, value) in [("v", b"1" as &[u8]), ("s", b"7"), ("t", b"1")].iter().chain(fields) {
+        for (name, value) in [("v", b"1" as &[u8]), ("s", b"7"), ("t", b"1"), ("d", b"5")].iter().chain(fields) {
             words.extend([name.as_bytes().to_vec(), value.to_vec()]);
         }
         words

@@ -354,4 +354,4 @@ fn number(text: &str) -> u8 {
     text.parse().unwrap()
 }
 
-pub(super) const ORIGIN: StreamOrigin = StreamOrigin { system: 1, timeline: 1 };
+pub(super) const ORIGIN: StreamOrigin = StreamOrigin { system: 1, timeline: 1, database: 5 };

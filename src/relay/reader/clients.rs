@@ -133,7 +133,7 @@ struct Leader {
 
 impl Leader {
     fn append(&mut self, content: EntryContent) {
-        let entry = StreamEntry { origin: StreamOrigin { system: 7, timeline: 1 }, content };
+        let entry = StreamEntry { origin: StreamOrigin { system: 7, timeline: 1, database: 5 }, content };
         self.sink.append(&[(self.at, entry)]).unwrap();
         self.at = self.at.next().unwrap();
     }

@@ -49,7 +49,7 @@ fn at(term: u64, sequence: u64) -> StreamPosition {
 }
 
 fn entry(content: EntryContent) -> StreamEntry {
-    StreamEntry { origin: StreamOrigin { system: 7, timeline: 1 }, content }
+    StreamEntry { origin: StreamOrigin { system: 7, timeline: 1, database: 5 }, content }
 }
 
 fn canary(marker: &str) -> StreamEntry {
