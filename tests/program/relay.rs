@@ -56,9 +56,16 @@ fn r07_health_is_red_whenever_nothing_is_relayed() {
     crate::support::cluster::signal(pid, "CONT").unwrap();
     eventually("green again", is_green);
 
+    // Clients whose requests never end delay neither others nor the end.
+    let mut endless = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+    write!(endless[0], "GET /health HTTP/1.1\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n").unwrap();
+    write!(endless[1], "GET /health HTTP/1.1\r\n").unwrap();
+    assert!(is_green());
+    let begin = Instant::now();
     relay.signal("TERM");
     let finished = relay.finish();
     finished.ends_with(143);
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
 }
 
 #[test]
