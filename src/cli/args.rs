@@ -109,14 +109,21 @@ With --exec, /bin/sh runs the command for each notification:
   NOTIFYMAN_PID          pid, as above
   NOTIFYMAN_CONNECTION   connection, as above
   NOTIFYMAN_LABEL        label, if there is one
+Where notifications of a channel may be missing, such as after a loss, it is run
+once for that channel, with an empty standard input, without NOTIFYMAN_PID and
+with the reason in NOTIFYMAN_GAP. What depends on the channel must be read
+again. Otherwise NOTIFYMAN_GAP is not set. --count does not count these.
 The command's output is passed on in whole lines. A failing command is reported
 on standard error, and the next one runs. Commands run one at a time, in order,
 or concurrently with --jobs. Meanwhile up to 10,000 notifications are queued
-for each connection; beyond that the oldest are dropped, and standard error
-reports where something may be missing. At a signal and at the count, running
-commands are waited for: a command runs until it has ended and its output is
-closed, also by its background processes. The exit code is 1 if a command
-failed, or something may be missing.
+for each connection; beyond that the oldest are dropped, which is a gap. At a
+signal and at the count, running commands are waited for: a command runs until
+it has ended and its output is closed, also by its background processes. The
+exit code is 1 if a command failed, or something may be missing.
+
+With --from, notifications are read from the streams to which a relay appends
+them, in the place of databases; --exec works in the same way. The number of a
+connection is then that of the --stream, and its label is the stream's name.
 
 Exit codes: 1 also if any connection was lost or was never opened, or if
 --timeout expired before --count; 130 and 143 after a signal; the others as in
@@ -255,7 +262,7 @@ pub(crate) struct ListenArgs {
     #[arg(long = "url", short, value_name = "URL")]
     pub(crate) urls: Vec<String>,
     /// Server of a relay to read from, in the place of databases (redis://..); repeat for its replicas
-    #[arg(long, value_name = "URL", hide_short_help = true, requires = "streams", conflicts_with_all = ["urls", "canary", "exec", "fail_fast"])]
+    #[arg(long, value_name = "URL", hide_short_help = true, requires = "streams", conflicts_with_all = ["urls", "canary", "fail_fast"])]
     pub(crate) from: Vec<String>,
     /// Stream to read: the label of a database at the relay; repeat for several
     #[arg(long = "stream", value_name = "NAME", hide_short_help = true, requires = "from")]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use notifyman::Connection;
 
-use super::{Running, cluster, connect, run};
+use super::{PROGRAM, Running, cluster, command, connect, run};
 use crate::support::Cluster;
 use crate::support::server::{drop_with_its_sessions, eventually};
 
@@ -101,7 +101,32 @@ fn a_lost_connection_is_restored_and_possible_losses_are_reported() {
     db.notify("a", "again").unwrap();
     let finished = listener.finish();
     finished.ends_with(1);
-    assert_eq!(finished.out, [format!("2|a|{}|again", db.pid())]);
+    assert_eq!(finished.out, ["2|a||".to_owned(), format!("2|a|{}|again", db.pid())]);
+}
+
+#[test]
+fn the_command_is_run_for_a_gap_in_its_place_and_not_counted() {
+    let mut cluster = cluster();
+    let print = r#"cat; echo " ${NOTIFYMAN_CHANNEL} ${NOTIFYMAN_PID+pid} ${NOTIFYMAN_GAP-none}""#;
+    let mut command = command(PROGRAM);
+    command.args(["listen", "a", "b", "-n2", "--url", &cluster.url(), "--exec", print]);
+    // The variables of this process are not passed on.
+    command.env("NOTIFYMAN_GAP", "inherited").env("NOTIFYMAN_PID", "inherited");
+    let listener = Running::spawn(&mut command);
+    assert!(listener.err.next().contains("connection 1 listens to a, b"));
+    connect(&cluster).notify("a", "1").unwrap();
+    assert_eq!(listener.out.next(), "1 a pid none");
+    cluster.restart().unwrap();
+    let mut gaps = [listener.out.next(), listener.out.next()];
+    gaps.sort();
+    for (gap, channel) in gaps.iter().zip(["a", "b"]) {
+        let reason = format!(" {channel}  notifications may be missing: the channel was not listened to for ");
+        assert!(gap.starts_with(&reason) && gap.contains("57P01"), "{gap}");
+    }
+    connect(&cluster).notify("b", "2").unwrap();
+    let finished = listener.finish();
+    finished.ends_with(1);
+    assert_eq!(finished.out, ["2 b pid none"]);
 }
 
 #[test]
@@ -116,6 +141,9 @@ fn it_ends_when_all_connections_are_lost_for_good() {
     drop_with_its_sessions(&cluster, "one");
     assert!(listener.err.next().contains("connection 1, channel "));
     while !listener.err.next().contains("the session is lost") {}
+    let mut gaps = [listener.out.next(), listener.out.next()];
+    gaps.sort();
+    assert_eq!(gaps, ["1|a||", "1|b||"]);
     let mut db = Connection::connect(urls[1].as_str()).unwrap();
     db.notify("b", "the other continues").unwrap();
     assert_eq!(listener.out.next(), format!("2|b|{}|the other continues", db.pid()));

@@ -121,3 +121,38 @@ fn listen_prints_what_relays_have_appended_and_names_channels_that_are_not_relay
     relay.finish().ends_with(143);
     run(&[&from[..2], &["redis://localhost", "prices"]].concat()).ends_with(2);
 }
+
+#[test]
+fn r01_listen_from_runs_a_command_for_notifications_and_gaps_as_before_a_relay() {
+    let mut server = cluster();
+    if !engine::has(EngineKind::Redis) {
+        return;
+    }
+    let engine = EngineServer::start(EngineKind::Redis, []);
+    let url = format!("shop={}", server.url());
+    let _relay = Running::start(&["relay", "-u", &url, "--to", &engine.url(), "--canary", "1s", "prices"]);
+    let print = r#"cat; echo " $NOTIFYMAN_CONNECTION $NOTIFYMAN_LABEL $NOTIFYMAN_CHANNEL ${NOTIFYMAN_PID-none} $NOTIFYMAN_GAP""#;
+    let from = ["listen", "--from", &engine.url(), "--stream", "shop"];
+    let listener = Running::start(&[&from[..], &["-n2", "--exec", print, "prices", "stock"]].concat());
+    let messages = [listener.err.next(), listener.err.next()].join("\n");
+    for message in [
+        "notifyman: connection 1 listens to prices, stock at stream shop",
+        "notifyman: connection 1, channel \"stock\": notifications may be missing: the session is lost: channel \"stock\" is not \
+         relayed",
+    ] {
+        assert!(messages.contains(message), "{messages}");
+    }
+    let mut db = connect(&server);
+    db.notify("prices", "1").unwrap();
+    let first = [listener.out.next(), listener.out.next()].join("\n");
+    assert!(first.contains(" 1 shop stock none notifications may be missing: "), "{first}");
+    assert!(first.contains(&format!("1 1 shop prices {} ", db.pid())), "{first}");
+    server.restart().unwrap();
+    let gap = listener.out.next();
+    assert!(gap.starts_with(" 1 shop prices none notifications may be missing: the channel was not"), "{gap}");
+    let mut db = connect(&server);
+    db.notify("prices", "2").unwrap();
+    let finished = listener.finish();
+    finished.ends_with(1);
+    assert_eq!(finished.out, [format!("2 1 shop prices {} ", db.pid())]);
+}

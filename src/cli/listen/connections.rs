@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use notifyman::{Config, Error};
+use notifyman::{Config, Error, Escaped};
 
 use crate::cli::args::ListenArgs;
 use crate::cli::clock;
@@ -54,7 +54,12 @@ enum TrackedState {
 
 impl Connections {
     pub(super) fn new(configs: &[Config], args: &ListenArgs) -> Self {
-        let opening = |config: &Config| TrackedConnection { place: config.to_string(), state: TrackedState::Opening };
+        // The settings of a stream have no address.
+        let place = |config: &Config| match (args.from.is_empty(), config.get_label()) {
+            (false, Some(stream)) => format!("stream {}", Escaped(stream)),
+            _ => config.to_string(),
+        };
+        let opening = |config: &Config| TrackedConnection { place: place(config), state: TrackedState::Opening };
         let list: Vec<_> = configs.iter().map(opening).collect();
         let (undecided, began) = (list.len(), clock::now());
         Self {

@@ -1,12 +1,13 @@
-//! `notifyman listen --exec`: runs a command for each notification.
+//! `notifyman listen --exec`: runs a command for each notification of databases, or of the streams of a relay.
 
 use std::sync::Arc;
 
-use notifyman::Notifier;
+use notifyman::{Config, Error, Notifier};
 
 use super::delivery::DeliveryChecks;
 use super::pool::CommandPool;
 use super::recovery::{CANARY_DEADLINE, backoff};
+use super::relayed::reader;
 use super::watcher::ConnectionWatcher;
 use crate::cli::args::ListenArgs;
 use crate::cli::connect::{configs, failure_with_advice};
@@ -16,19 +17,13 @@ use crate::cli::signals::SignalWatcher;
 use crate::cli::target::or_environment;
 
 pub(super) fn run(args: &ListenArgs, command: &str) -> Result<Exit, Failure> {
-    let configs = configs(&or_environment(&args.urls))?;
+    let (notifier, databases) = if args.from.is_empty() { of_servers(args)? } else { of_streams(args)? };
     let pool = Arc::new(CommandPool::new(command, args));
-    let Some(first) = configs.first() else { return Ok(Exit::Done) };
-    let mut builder = Notifier::builder(first)?.autorun(false).keep_trying(true).reconnect(backoff(configs.len()));
-    if let Some(period) = args.canary {
-        builder = builder.canary(period, CANARY_DEADLINE)?;
-    }
-    let notifier = builder.build::<usize>();
     let failing = Arc::clone(&pool);
     let checks = DeliveryChecks::new(args, move || failing.close());
+    let (configs, handles): (Vec<_>, Vec<_>) = databases.into_iter().unzip();
     let mut watcher = ConnectionWatcher::new(&configs, args, checks);
-    for (config, number) in configs.iter().zip(1..) {
-        let handle = notifier.at(config)?;
+    for (handle, number) in handles.into_iter().zip(1..) {
         for channel in &args.channels {
             pool.lock().subscriptions.insert((number, channel.clone()));
             let pool = Arc::clone(&pool);
@@ -60,4 +55,26 @@ pub(super) fn run(args: &ListenArgs, command: &str) -> Result<Exit, Failure> {
     let is_all_received = watcher.connections.finish(!end.subscriptions.is_empty(), end.missing, has_failed);
     let is_complete = is_all_received && !end.is_incomplete && !has_failed && !has_failed_delivery;
     Ok(if is_complete { Exit::Done } else { Exit::Incomplete })
+}
+
+/// A notifier, and a handle of it for each connection, in the order of their numbers.
+type Connected = (Notifier<usize>, Vec<(Config, Notifier<usize>)>);
+
+fn of_servers(args: &ListenArgs) -> Result<Connected, Failure> {
+    let configs = configs(&or_environment(&args.urls))?;
+    let Some(first) = configs.first() else { return Err(Failure::Usage("there is no database".to_owned())) };
+    let mut builder = Notifier::builder(first)?.autorun(false).keep_trying(true).reconnect(backoff(configs.len()));
+    if let Some(period) = args.canary {
+        builder = builder.canary(period, CANARY_DEADLINE)?;
+    }
+    let notifier = builder.build::<usize>();
+    let at = |config: Config| Ok((config.clone(), notifier.at(config)?));
+    let databases = configs.into_iter().map(at).collect::<Result<_, Error>>()?;
+    Ok((notifier, databases))
+}
+
+fn of_streams(args: &ListenArgs) -> Result<Connected, Failure> {
+    let notifier = Notifier::over(reader(args)?).autorun(false).keep_trying(true).build::<usize>();
+    let databases = notifier.databases().into_iter().map(|handle| (handle.config(), handle)).collect();
+    Ok((notifier, databases))
 }

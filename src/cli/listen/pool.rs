@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use notifyman::Escaped;
 use notifyman::notifier::{Delivery, Missed, Reason};
 
 use crate::cli::args::ListenArgs;
@@ -22,11 +23,13 @@ use crate::cli::{clock, label, shell};
 /// The most bytes of a line that are passed on in one piece.
 const LINE_MAX: u64 = 64 * 1024;
 
-/// Runs the command for notifications, in threads.
+/// Runs the command for notifications and gaps, in threads.
 pub(super) struct CommandPool {
     command: String,
     /// The labels of the connections.
     labels: Vec<Option<String>>,
+    /// The connections are streams of a relay.
+    is_relayed: bool,
     limit: usize,
     state: Mutex<PoolState>,
     changed: Condvar,
@@ -63,10 +66,13 @@ impl PoolState {
 impl CommandPool {
     pub(super) fn new(command: &str, args: &ListenArgs) -> Self {
         let state = PoolState { missing: args.count, ..PoolState::default() };
-        let labels = args.urls.iter().map(|url| label::split(url).0.map(str::to_owned)).collect();
+        // There are either URLs or streams.
+        let of_urls = args.urls.iter().map(|url| label::split(url).0.map(str::to_owned));
+        let labels = of_urls.chain(args.streams.iter().cloned().map(Some)).collect();
         Self {
             command: command.to_owned(),
             labels,
+            is_relayed: !args.from.is_empty(),
             limit: args.jobs,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -95,28 +101,41 @@ impl CommandPool {
                 pool: Arc::clone(self),
                 connection: *n.id(),
                 channel: n.channel().to_owned(),
-                pid: n.pid(),
-                payload: n.payload().bytes().to_owned(),
+                input: CommandInput::Notification { pid: n.pid(), payload: n.payload().bytes().to_owned() },
             }),
         }
     }
 
-    fn handle_missed(&self, missed: &Missed<'_, usize>) {
+    /// Reports what may be missing, and runs the command for it in its place among the notifications.
+    fn handle_missed(self: &Arc<Self>, missed: &Missed<'_, usize>) {
         let (connection, channel) = (*missed.id(), missed.channel());
-        // Notifications from before the first connection do not count as missed.
-        if matches!(missed.reason(), Reason::Opened) {
+        // Notifications from before the first connection do not count as missed. A channel that a relay does not carry is
+        // lost whenever the relay is back.
+        let is_lost = || !self.lock().subscriptions.contains(&(connection, channel.to_owned()));
+        if matches!(missed.reason(), Reason::Opened) || is_lost() {
             return;
         }
+        let is_final = matches!(missed.reason(), Reason::Lost(_));
+        let mut is_gap = missed.is_loss();
         self.change(|state| {
-            // The watcher reports the failure of a connection that was never open.
-            if state.opened.contains(&connection) {
+            // The watcher reports the failure of a session that was never open.
+            let was_open = self.is_relayed || state.opened.contains(&connection);
+            if was_open {
                 print_message(format_args!("connection {connection}, channel {channel:?}: {missed}"));
             }
+            is_gap &= was_open || !is_final;
             state.is_incomplete |= missed.is_loss();
-            if let Reason::Lost(_) = missed.reason() {
-                state.subscriptions.remove(&(connection, channel.to_owned()));
-            }
         });
+        if is_gap {
+            // The value of a variable contains no NUL.
+            let input = CommandInput::Gap(Escaped(missed).to_string());
+            self.run(CommandJob { pool: Arc::clone(self), connection, channel: channel.to_owned(), input });
+        }
+        if is_final {
+            self.change(|state| {
+                state.subscriptions.remove(&(connection, channel.to_owned()));
+            });
+        }
     }
 
     /// Waits until a place is free, and runs a job on a thread.
@@ -126,12 +145,15 @@ impl CommandPool {
         while state.running == self.limit && !state.is_closed {
             state = self.wait(state, None);
         }
+        let is_notification = matches!(job.input, CommandInput::Notification { .. });
         if state.is_closed || state.missing == Some(0) {
-            state.skipped += u64::from(state.is_closed);
+            state.skipped += u64::from(state.is_closed && is_notification);
             return;
         }
         state.running += 1;
-        state.missing = state.missing.map(|missing| missing - 1);
+        if is_notification {
+            state.missing = state.missing.map(|missing| missing - 1);
+        }
         state.last_activity = Some(clock::now());
         drop(state);
         self.changed.notify_all();
@@ -162,22 +184,35 @@ impl CommandPool {
     }
 }
 
-/// The command for one notification.
+/// The command for one notification, or for one gap.
 struct CommandJob {
     pool: Arc<CommandPool>,
     connection: usize,
     channel: String,
-    pid: i32,
-    payload: Vec<u8>,
+    input: CommandInput,
+}
+
+/// The event that a command is run for.
+enum CommandInput {
+    Notification {
+        pid: i32,
+        payload: Vec<u8>,
+    },
+    /// Notifications of the channel may be missing, for this reason.
+    Gap(String),
 }
 
 impl CommandJob {
     fn run(&self) {
         let failure = self.start().and_then(|child| self.supervise(child)).err();
         if let Some(failure) = &failure {
-            let Self { connection, channel, pid, .. } = self;
+            let Self { connection, channel, input, .. } = self;
+            let event = match input {
+                CommandInput::Notification { pid, .. } => format!("pid {pid}"),
+                CommandInput::Gap(_) => "gap".to_owned(),
+            };
             print_message(format_args!(
-                "the command failed for connection {connection}, channel {channel:?}, pid {pid}: {failure}"
+                "the command failed for connection {connection}, channel {channel:?}, {event}: {failure}"
             ));
         }
         self.pool.change(|state| {
@@ -190,7 +225,12 @@ impl CommandJob {
     fn start(&self) -> Result<Child, String> {
         let mut command = shell::command(&self.pool.command);
         command.env("NOTIFYMAN_CHANNEL", &self.channel);
-        command.env("NOTIFYMAN_PID", self.pid.to_string());
+        // Not those of this process.
+        command.env_remove("NOTIFYMAN_PID").env_remove("NOTIFYMAN_GAP");
+        match &self.input {
+            CommandInput::Notification { pid, .. } => command.env("NOTIFYMAN_PID", pid.to_string()),
+            CommandInput::Gap(reason) => command.env("NOTIFYMAN_GAP", reason),
+        };
         command.env("NOTIFYMAN_CONNECTION", self.connection.to_string());
         if let Some(Some(label)) = self.connection.checked_sub(1).and_then(|index| self.pool.labels.get(index)) {
             command.env("NOTIFYMAN_LABEL", label);
@@ -202,10 +242,14 @@ impl CommandJob {
     /// Writes the payload to the command's standard input, passes its output on, and waits for its end.
     fn supervise(&self, mut child: Child) -> Result<(), String> {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let payload = match &self.input {
+            CommandInput::Notification { payload, .. } => payload.as_slice(),
+            CommandInput::Gap(_) => &[],
+        };
         let supervised = thread::scope(|scope| {
             let thread = || thread::Builder::new().name("command-io".into());
             thread().spawn_scoped(scope, || stderr.map(|lines| relay(lines, &mut io::stderr())))?;
-            let writing = thread().spawn_scoped(scope, || shell::write_input(stdin, &self.payload))?;
+            let writing = thread().spawn_scoped(scope, || shell::write_input(stdin, payload))?;
             if let Some(Err(error)) = stdout.map(|lines| relay(lines, &mut io::stdout())) {
                 self.pool.change(|state| state.output_error = Some(error));
             }

@@ -17,9 +17,14 @@ use crate::cli::signals::SignalWatcher;
 /// The shortest timeout; with zero, an idle event could come before anything has been read.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
+/// Returns the reader of the streams.
+pub(super) fn reader(args: &ListenArgs) -> Result<RelayReader, Error> {
+    args.streams.iter().fold(RelayReader::builder(&args.from), |builder, name| builder.stream(name)).build()
+}
+
 pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
-    let streams = args.streams.iter().fold(RelayReader::builder(&args.from), |builder, name| builder.stream(name));
-    let mut reader = streams.timeout(args.timeout.map(|timeout| timeout.max(TIMEOUT_MIN))).build()?;
+    let mut reader = reader(&args)?;
+    reader.set_timeout(args.timeout.map(|timeout| timeout.max(TIMEOUT_MIN)));
     let (of_signals, of_reader) = (reader.handle(), reader.handle());
     let signals = SignalWatcher::new(move || of_signals.stop())?;
     let watcher = ReaderWatcher::new(move || of_reader.stop());

@@ -80,7 +80,9 @@ impl<'a> ConnectionWatcher<'a> {
                     pool.opened.insert(number);
                     pool.last_activity.get_or_insert_with(clock::now);
                     self.connections.opened(number);
-                    if let Some(config) = self.configs.get(number - 1) {
+                    if let Some(config) = self.configs.get(number - 1)
+                        && self.args.from.is_empty()
+                    {
                         self.checks.begin(number, config, None);
                     }
                     self.open.push((number, handle));
@@ -124,9 +126,13 @@ impl<'a> ConnectionWatcher<'a> {
     }
 
     /// Connects once more in the background, for each connection that is not open after a moment: the notifier does not
-    /// report the errors of its attempts.
+    /// report the errors of its attempts. The reader of a relay reports its own.
     fn find_reasons(&mut self) {
-        if self.failures.is_some() || self.opening.is_empty() || clock::now() - self.began < ATTEMPT_TIME {
+        if !self.args.from.is_empty()
+            || self.failures.is_some()
+            || self.opening.is_empty()
+            || clock::now() - self.began < ATTEMPT_TIME
+        {
             return;
         }
         let (sender, failures) = channel();
