@@ -181,6 +181,7 @@ const DEMO: &str = "\
 Examples:
   notifyman demo
   notifyman demo --act cache
+  notifyman demo --act relay
   notifyman demo --connections 1000 --duration 30s
   notifyman demo --clusters 2 --connections 20 --duration 3s | cat
   tests/with-postgres target/release/notifyman demo
@@ -199,6 +200,11 @@ Meanwhile, programs change a price and read it through two equal caches, one of
 them with a fence. A hit is stale if it is older than a change whose
 notification its cache had handled before. The exit code is 1 if there is a
 stale hit with the fence.
+
+With --act relay, two relays listen, and 300 readers follow the stream to which
+the leader appends. The leader is killed and started again. Every notification
+must reach each reader once, or be in a gap that the reader reports; otherwise
+the exit code is 1. This act also needs redis-server or valkey-server.
 
 The latency is the time from before NOTIFY is sent until the loop returns the
 batch. Servers and listener share this machine, and each listening session
@@ -342,17 +348,18 @@ pub(crate) struct ManArgs {
 pub(crate) enum DemoAct {
     Connections,
     Cache,
+    Relay,
 }
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// Show one act only: connections, with an outage, or a cache [default: both]
+    /// Show one act: connections, with an outage; cache; or relay [default: the first two]
     #[arg(long, value_name = "ACT", value_enum, hide_possible_values = true)]
     pub(crate) act: Option<DemoAct>,
     /// Number of servers
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
     pub(crate) clusters: u32,
-    /// Number of connections, to all servers together
+    /// Number of connections, to all servers together, or of readers behind the relays
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) connections: u32,
     /// Number of channels; each connection listens to up to five

@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{LIMIT, PROGRAM, Running, command, run};
+use crate::support::server::eventually;
+use crate::support::{EngineKind, engine};
 
 const SMALL: [&str; 5] = ["demo", "--clusters", "2", "--connections", "20"];
 
@@ -98,6 +101,56 @@ fn the_cache_alone_has_stale_hits_only_without_a_fence() {
         assert!(out.contains(part), "{part} is missing:\n{out}");
     }
     assert!(!out.contains(" 0 stale hits without"), "{out}");
+    assert_nothing_is_left(pid, &[]);
+}
+
+#[test]
+fn r08_the_act_of_the_relay_kills_the_leader_and_loses_nothing() {
+    if !engine::has(EngineKind::Redis) {
+        return;
+    }
+    let demo = Running::start(&["demo", "--act", "relay", "--connections", "20", "--rate", "500", "--duration", "3s"]);
+    let pid = demo.child.id();
+    let finished = demo.finish();
+    finished.ends_with(0);
+    let out = finished.out();
+    assert!(out.starts_with("notifyman: two relays, and 20 readers behind them") && !out.contains('\x1b'), "{out}");
+    for part in [
+        ", the leader, is killed (SIGKILL)",
+        " leads, ",
+        " is started again, and waits",
+        "the writer stops",
+        "  20 readers ",
+        "each once, ",
+        "the other relay led ",
+        "  nothing lost",
+    ] {
+        assert!(out.contains(part), "{part} is missing:\n{out}");
+    }
+    assert_eq!(finished.err(), "");
+    assert!(finished.out.iter().all(|line| line.chars().count() <= 110), "{out}");
+    assert_nothing_is_left(pid, &[]);
+}
+
+#[test]
+fn its_relays_end_even_if_it_is_killed() {
+    if !engine::has(EngineKind::Redis) {
+        return;
+    }
+    let demo = Running::start(&["demo", "--act", "relay", "--connections", "2"]);
+    let pid = demo.child.id();
+    let port = std::iter::repeat_with(|| demo.out.next())
+        .find_map(|line| Some(line.split_once("redis-server on port ")?.1.to_owned()))
+        .unwrap();
+    let relays = || {
+        let listed = Command::new("ps").args(["axww", "-o", "command"]).output().unwrap();
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        listed.lines().filter(|line| line.contains(&format!("--to redis://127.0.0.1:{port} "))).count()
+    };
+    eventually("both run", || relays() == 2);
+    demo.signal("KILL");
+    assert_eq!(demo.finish().status.code(), None);
+    eventually("none runs", || relays() == 0);
     assert_nothing_is_left(pid, &[]);
 }
 

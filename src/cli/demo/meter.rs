@@ -185,7 +185,8 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    fn update(&mut self, count: u64) {
+    /// Adds a period, at the end of which this is the count.
+    pub(crate) fn update(&mut self, count: u64) {
         self.history.push_back(count.saturating_sub(self.count));
         self.count = count;
         if self.history.len() > RATES_KEPT {

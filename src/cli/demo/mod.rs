@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The loop is that of the library's documentation. All counts are taken where it receives. Meanwhile, programs on the first
-//! server change and read a cached price, with a fence and without: see [`cache`].
+//! server change and read a cached price, with a fence and without: see [`cache`]. The act [`relay`] has servers of its own.
 
 mod cache;
 mod latency;
@@ -14,6 +14,7 @@ mod message;
 mod meter;
 mod outage;
 mod plan;
+mod relay;
 mod screen;
 mod server;
 mod show;
@@ -40,12 +41,14 @@ impl From<ClusterError> for Failure {
 }
 
 pub(crate) fn run(args: &DemoArgs) -> Result<Exit, Failure> {
-    if args.connections < args.clusters {
+    if args.act != Some(DemoAct::Relay) && args.connections < args.clusters {
         return Err(Failure::Usage("--connections must be at least --clusters: each server needs one".into()));
     }
     find_server()?;
-    if args.act == Some(DemoAct::Cache) {
-        return cache::run(args.duration);
+    match args.act {
+        Some(DemoAct::Cache) => return cache::run(args.duration),
+        Some(DemoAct::Relay) => return relay::run(args),
+        Some(DemoAct::Connections) | None => {}
     }
     let mut nm = NotificationManager::new([]).timeout(IDLE_PERIOD);
     let handle = nm.handle();

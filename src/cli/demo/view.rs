@@ -113,7 +113,7 @@ pub(crate) fn time(micros: u64) -> String {
 }
 
 /// Formats values as a chart of one line.
-fn sparkline(values: &VecDeque<u64>) -> String {
+pub(crate) fn sparkline(values: &VecDeque<u64>) -> String {
     let most = values.iter().copied().max().unwrap_or_default().max(1);
     let bar = |value: &u64| BARS[(value * (BARS.len() as u64 - 1)).div_ceil(most).min(7) as usize];
     values.iter().map(bar).collect()

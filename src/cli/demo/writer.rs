@@ -11,9 +11,6 @@ use super::message::DemoMessage;
 use super::plan::channel_name;
 use crate::cli::clock;
 
-/// Transactions per second. Each wakes every session that listens on the server.
-const TRANSACTIONS: u32 = 10;
-
 /// A running writer, whose counts can be read at any time.
 pub(crate) struct Writer {
     pub(super) counts: Arc<SendCounts>,
@@ -37,6 +34,8 @@ pub(crate) struct WriterPlan {
     pub(crate) first: u64,
     /// Notifications per second.
     pub(crate) rate: u32,
+    /// Transactions per second. Each wakes every session that listens on the server.
+    pub(crate) transactions: u32,
     /// The origin of the times in messages.
     pub(crate) began: Instant,
     /// The delay of the first transaction, so that the writers do not send at the same time.
@@ -51,6 +50,11 @@ impl Writer {
         Self { counts, thread: thread::spawn(move || write(&plan, &shared).err()) }
     }
 
+    /// Returns the number of notifications that the server has acknowledged.
+    pub(crate) fn sent(&self) -> u64 {
+        self.counts.sent.load(Relaxed)
+    }
+
     /// Waits for the writer's end; returns the notifications sent, the deliveries due, and the error, if any.
     pub(crate) fn join(self) -> (u64, u64, Option<Error>) {
         let error = self.thread.join().unwrap_or(Some(Error::Stopped));
@@ -61,16 +65,16 @@ impl Writer {
 fn write(plan: &WriterPlan, counts: &SendCounts) -> Result<(), Error> {
     let mut connection = Connection::connect(&plan.config)?;
     let channels: Vec<String> = (0..plan.listeners.len()).map(channel_name).collect();
-    let period = Duration::from_secs(1) / TRANSACTIONS;
+    let period = Duration::from_secs(1) / plan.transactions;
     let mut next = clock::now() + plan.offset;
     let mut number = plan.first;
-    // The remainder of the division of the rate by TRANSACTIONS.
+    // The remainder of the division of the rate by the transactions.
     let mut remainder = 0_u32;
     while !plan.stop.load(Relaxed) {
         thread::sleep(next.saturating_duration_since(clock::now()));
         remainder += plan.rate;
-        let size = remainder / TRANSACTIONS;
-        remainder %= TRANSACTIONS;
+        let size = remainder / plan.transactions;
+        remainder %= plan.transactions;
 
         let sent_at = micros(clock::now() - plan.began);
         let mut due = 0;

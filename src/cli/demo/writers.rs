@@ -9,6 +9,9 @@ use super::server::DemoServer;
 use super::summary::{BeforeOutage, WriterHistory, WriterReport};
 use super::writer::{Writer, WriterPlan};
 
+/// Transactions per second of each writer.
+const TRANSACTIONS: u32 = 10;
+
 /// One writer for each server.
 pub(crate) struct Writers {
     plan: Plan,
@@ -84,6 +87,7 @@ impl Writers {
             listeners: self.plan.listeners(cluster),
             first,
             rate: (self.rate + number) / clusters,
+            transactions: TRANSACTIONS,
             began,
             offset: IDLE_PERIOD * number / clusters,
             stop: Arc::clone(&self.stop),
