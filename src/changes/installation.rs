@@ -42,6 +42,26 @@ pub(crate) fn readable_options(rows: &[Row], place: &str) -> Result<InstallOptio
     Ok(options)
 }
 
+/// Checks by the reply to [`sql::INSTALLED`] that changes are notified, for a relay of the database at `place`.
+///
+/// # Errors
+///
+/// [`Error::Changes`] if nothing is installed, if the installation is of another version, or if changes are delivered by the log.
+#[cfg(feature = "relay")]
+pub(crate) fn check_notified(rows: &[Row], place: &str) -> Result<(), Error> {
+    let comment = rows.first().map(|row| string(row, 0));
+    let options = comment.map(|comment| parse_comment(&comment)).transpose()?.map(|(_, options)| options);
+    if options.is_some_and(|options| options.is_some_and(|options| !options.has_log())) {
+        return Ok(());
+    }
+    // The errors of a worker, and that of a log, which workers read by themselves, and again if they were away.
+    readable_options(rows, place)?;
+    Err(changes_error(format!(
+        "the changes at {place} are delivered by a log, which a relay does not read: follow it with `notifyman worker`, or run \
+         `notifyman build --delivery notify` there"
+    )))
+}
+
 /// Returns the owner of functions that the comment of an installation of any version names.
 pub(crate) fn named_owner(comment: &str) -> Option<String> {
     let options: Value = serde_json::from_str(comment.lines().nth(1)?).ok()?;

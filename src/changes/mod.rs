@@ -265,10 +265,14 @@ mod worker_loop;
 
 pub use self::change::{Change, Method, SchemaChange, SchemaEvent, Truncated};
 pub use self::event::ChangeEvent;
+#[cfg(feature = "relay")]
+pub(crate) use self::installation::check_notified;
 pub use self::installer::Installer;
 pub use self::log::Position;
 pub use self::options::{DeliveryMode, Oversize, Shape};
 pub use self::report::{Progress, Report};
+#[cfg(feature = "relay")]
+pub(crate) use self::sql::{CHANNEL, INSTALLED};
 pub use self::status::Status;
 pub use self::stream::{Changes, Stop};
 pub use self::table::{Table, TableState};

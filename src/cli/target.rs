@@ -37,6 +37,11 @@ pub(crate) struct Targets {
 }
 
 impl Targets {
+    /// Returns `true` if a connection string was given.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.options.is_empty() || !self.urls.is_empty()
+    }
+
     /// Returns the connection strings, or `None` alone for the environment.
     pub(crate) fn urls(&self) -> Vec<Option<&str>> {
         or_environment(self.options.iter().chain(&self.urls))

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "changes")]
+use crate::changes;
 use crate::config::Config;
 use crate::error::{ConfigError, Error, Escaped, ValueError};
 use crate::proto::sql::{self, Limits};
@@ -43,6 +45,8 @@ pub struct RelayBuilder {
 pub(crate) struct RelayedDatabase {
     pub(crate) config: Config,
     pub(crate) channels: Vec<Box<str>>,
+    /// The changes of its tables are relayed.
+    pub(crate) has_changes: bool,
 }
 
 impl fmt::Debug for RelayBuilder {
@@ -93,8 +97,47 @@ impl RelayBuilder {
             );
             return Err(ConfigError { origin: "relay".into(), position: None, message }.into());
         }
-        self.databases.push(RelayedDatabase { config, channels });
+        self.databases.push(RelayedDatabase { config, channels, has_changes: false });
         Ok(self)
+    }
+
+    /// Adds a database like [`database`](Self::database), and relays the changes of its tables, too, for workers that
+    /// [follow](crate::changes::Worker::follow) a reader. There need be no other channel.
+    ///
+    /// ```
+    /// use notifyman::relay::Relay;
+    ///
+    /// let relay = Relay::builder("redis://r1.example")?
+    ///     .database_with_changes("postgres://db1.example/shop", [] as [&str; 0])?;
+    /// # drop(relay);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// The changes are those that an [`Installer`](crate::changes::Installer) reports with delivery by NOTIFY. Payloads that are too
+    /// long for it arrive as the installation says; one that was [spilled](crate::changes::Oversize::Spill) stays in the database, and
+    /// the change says so. With delivery by the log nothing of the database is relayed, which is a
+    /// [fault](crate::relay::RelayStatus::fault), as if nothing is installed: workers read a log by themselves. The delivery is checked
+    /// with each canary. If it has changed, there is a gap.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`database`](Self::database).
+    #[cfg(feature = "changes")]
+    pub fn database_with_changes<C, I>(self, config: C, channels: I) -> Result<Self, Error>
+    where
+        C: TryInto<Config>,
+        C::Error: Into<Error>,
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let mut builder = self.database(config, channels)?;
+        if let Some(database) = builder.databases.last_mut() {
+            database.has_changes = true;
+            if database.channels.iter().all(|channel| **channel != *changes::CHANNEL) {
+                database.channels.push(changes::CHANNEL.into());
+            }
+        }
+        Ok(builder)
     }
 
     /// Sets about how many entries the engine keeps of each stream: a reader that was away for longer has a gap. The default is

@@ -69,6 +69,8 @@ pub(crate) struct StreamLeader<K, S> {
     session: S,
     history: History,
     role: Role<K>,
+    /// The reason for which nothing was relayed before the session was prepared: the changes of tables were not notified.
+    withheld: Option<Error>,
     status: Arc<StreamStatus>,
 }
 
@@ -123,7 +125,7 @@ struct Leadership {
 
 impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
     pub(crate) fn new(setup: StreamSetup<K>, session: S, status: Arc<StreamStatus>) -> Self {
-        Self { setup, session, history: History::new(HISTORY_BYTES), role: Role::Away, status }
+        Self { setup, session, history: History::new(HISTORY_BYTES), role: Role::Away, withheld: None, status }
     }
 
     /// Handles what was received, in this order.
@@ -264,8 +266,12 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
         if !matches!(self.role, Role::Unprepared(at) if at <= now) {
             return;
         }
-        self.role = match self.session.prepare() {
+        let prepared = self.session.prepare().and_then(|session| self.session.check_changes().map(|()| session));
+        self.role = match prepared {
             Ok(session) => {
+                if let Some(error) = self.withheld.take() {
+                    self.push_gap(&Gap::new(self.setup.channels.iter().cloned(), error, Duration::ZERO));
+                }
                 let derived = || format!("{}/{}", session.origin.system, session.database);
                 let name = self.setup.label.clone().unwrap_or_else(|| derived().into());
                 let sink = (self.setup.engine)(&name);
@@ -284,6 +290,9 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
             }
             Err(error) => {
                 self.status.set_session_fault(Some(&error));
+                if let Error::Changes(_) = &error {
+                    self.withheld = Some(error);
+                }
                 Role::Unprepared(later(now, RETRY))
             }
         };
@@ -302,7 +311,21 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
             if let Part::TakingOver(takeover) = &mut engagement.part {
                 takeover.barriers[1] = marker.into();
             }
+            if let Err(error @ Error::Changes(_)) = self.session.check_changes() {
+                self.withhold(error, now);
+            }
         }
+    }
+
+    /// Reports a gap, and relays nothing until the changes of tables are notified again.
+    fn withhold(&mut self, error: Error, now: Instant) {
+        self.push_gap(&Gap::new(self.setup.channels.iter().cloned(), error.clone(), Duration::ZERO));
+        self.flush(now);
+        // The lock that it leaves is tried again with the next preparation.
+        let _ = self.session.unlock();
+        self.status.set_role(RelayRole::Away, None);
+        self.status.set_session_fault(Some(&error));
+        (self.role, self.withheld) = (Role::Unprepared(later(now, RETRY)), Some(error));
     }
 
     /// Ends the session of a leader that appends nothing although there is something to append.

@@ -83,6 +83,7 @@ impl Relay {
             let inbox = Arc::new(Inbox::default());
             let shown = database.config.get_label().map_or_else(|| id.to_string(), str::to_owned);
             let status = Arc::new(StreamStatus::new(&shown, Arc::clone(&inbox), Arc::clone(&on_event)));
+            let changes_of = database.has_changes.then(|| database.config.to_string().into());
             let engine = engine.clone();
             let setup = StreamSetup {
                 engine: Box::new(move |stream: &str| RedisSink::new(engine.clone(), stream, keep)),
@@ -92,7 +93,7 @@ impl Relay {
                 // Two of them may be of one database: no marker of one stream is that of another.
                 identity: RelayIdentity::new(&format!("{relay}-{index}"), number.wrapping_add(index)),
             };
-            let session = ManagedSession::new(handle.clone(), id, pace.silence());
+            let session = ManagedSession::new(handle.clone(), id, pace.silence(), changes_of);
             let leader = StreamLeader::new(setup, session, Arc::clone(&status));
             started.spawn("relay stream", {
                 let (inbox, status) = (Arc::clone(&inbox), StatusGuard(Arc::clone(&status)));

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+#[cfg(feature = "changes")]
+use crate::changes;
 use crate::error::{Error, Escaped};
 use crate::manager::{ConnId, Handle};
 use crate::proto::sql;
@@ -26,6 +28,11 @@ pub(crate) trait LeaderSession {
 
     /// Releases the lock.
     fn unlock(&mut self) -> Result<(), Error>;
+
+    /// Checks that the changes of tables are notified, if they are relayed. [`Error::Changes`] says that they are not.
+    fn check_changes(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Notifies the channel of markers, without waiting.
     fn send_marker(&mut self, marker: &str);
@@ -51,11 +58,13 @@ pub(crate) struct ManagedSession {
     id: ConnId,
     /// The time after which the server gives up a client that does not respond.
     silence: Duration,
+    /// The database, for error texts, if the changes of its tables are relayed.
+    changes_of: Option<Box<str>>,
 }
 
 impl ManagedSession {
-    pub(crate) fn new(handle: Handle, id: ConnId, silence: Duration) -> Self {
-        Self { handle, id, silence }
+    pub(crate) fn new(handle: Handle, id: ConnId, silence: Duration, changes_of: Option<Box<str>>) -> Self {
+        Self { handle, id, silence, changes_of }
     }
 
     fn query(&self, sql: &str) -> Result<Vec<Row>, Error> {
@@ -115,6 +124,14 @@ impl LeaderSession for ManagedSession {
                 .into(),
             )),
         }
+    }
+
+    fn check_changes(&mut self) -> Result<(), Error> {
+        #[cfg_attr(not(feature = "changes"), allow(unused_variables, reason = "nothing reports changes"))]
+        let Some(place) = &self.changes_of else { return Ok(()) };
+        #[cfg(feature = "changes")]
+        changes::check_notified(&self.query(changes::INSTALLED)?, place)?;
+        Ok(())
     }
 
     fn try_lock(&mut self, stream: &str) -> Result<bool, Error> {

@@ -156,3 +156,40 @@ fn r01_listen_from_runs_a_command_for_notifications_and_gaps_as_before_a_relay()
     finished.ends_with(1);
     assert_eq!(finished.out, [format!("2 1 shop prices {} ", db.pid())]);
 }
+
+#[test]
+fn r09_worker_from_prints_the_changes_that_a_relay_has_appended() {
+    let server = cluster();
+    if !engine::has(EngineKind::Redis) {
+        return;
+    }
+    let engine = EngineServer::start(EngineKind::Redis, []);
+    let mut db = connect(&server);
+    db.execute("CREATE TABLE price (id int PRIMARY KEY); CREATE TABLE stock (id int PRIMARY KEY)").unwrap();
+    run(&["build", &server.url()]).ends_with(0);
+    let url = format!("shop={}", server.url());
+    let relay = Running::start(&["relay", "-u", &url, "--to", &engine.url(), "--canary", "1s", "--changes"]);
+    while !relay.err.next().ends_with("this relay is the leader") {}
+    let from = engine.url();
+    let worker = ["worker", "--from", &from];
+    let following = Running::start(&[&worker[..], &["--stream", "shop", "--table", "price"]].concat());
+    assert_eq!(following.err.next(), "notifyman: database 1 is at stream shop");
+    assert_eq!(following.err.next(), "notifyman: database 1 is connected");
+    assert!(following.out.next().starts_with(r#"{"kind":"connected","database":1,"label":"shop","#));
+    db.execute("INSERT INTO stock VALUES (1); INSERT INTO price VALUES (42)").unwrap();
+    let line = following.out.next();
+    assert!(line.starts_with(r#"{"kind":"change","database":1,"label":"shop","#) && line.contains("42"), "{line}");
+    following.signal("TERM");
+    following.finish().ends_with(143);
+    for (args, message) in [
+        (&[][..], "needs the label of each database as --stream"),
+        (&["--from", "name", "--stream", "shop"], "--from takes one name, or the URLs"),
+        (&["--stream", "shop", "postgres://localhost/shop"], "databases cannot be used with a relay"),
+        (&["--stream", "shop", "--replay-since", "1d"], "--replay-since cannot be used with a relay"),
+    ] {
+        let refused = run(&[&worker[..], args].concat());
+        refused.ends_with(2);
+        assert!(refused.err().contains(message), "{refused:?}");
+    }
+    run(&["worker", "--from", "name", "--stream", "shop", &server.url()]).ends_with(2);
+}

@@ -1,6 +1,7 @@
 //! The relay: readers of streams in real engines.
 
 mod away;
+mod changes;
 mod faults;
 mod limits;
 mod lock;

@@ -119,6 +119,11 @@ Without these options a worker begins with the next commit. There is a gap if
 the log no longer has the next change: it was removed, the log was full, or the
 server has crashed or been replaced.
 
+With --from URL, the changes are read from the streams to which `notifyman relay
+--changes` appends them, in the place of databases: give each label as --stream.
+A spilled payload stays in the database. A worker begins with the changes that
+are relayed from now on.
+
 Guarantees with --from NAME:
   --exec   A change is done when its command has succeeded, or is skipped after
            --retries; with --give-up stop it is never skipped. A change that is
@@ -141,6 +146,7 @@ worker ends instead.
 Examples:
   notifyman worker postgres://app@db1/shop postgres://app@db2/shop
   notifyman worker --from cache postgres://app@db1/shop
+  notifyman worker --from redis://r1 --stream shop
   notifyman worker --table 'public.price*' URL | jq -c .new_data
   notifyman worker --exec 'curl -sfd @- http://cache/stale' URL
 
@@ -302,9 +308,13 @@ pub(crate) struct WorkerArgs {
     /// End with exit code 1 at the first connection that cannot be opened or is lost
     #[arg(long)]
     pub(crate) fail_fast: bool,
-    /// Continue where the last worker of this name ended (--delivery log)
-    #[arg(long, value_name = "NAME")]
-    pub(crate) from: Option<String>,
+    /// Continue where the last worker of this name ended (--delivery log); or, as a URL (redis://..), the server of a relay to
+    /// read from: repeat it for its replicas
+    #[arg(long, value_name = "NAME|URL")]
+    pub(crate) from: Vec<String>,
+    /// Stream of the relay to read: the label of a database there; repeat for several
+    #[arg(long = "stream", value_name = "NAME", hide_short_help = true, requires = "from")]
+    pub(crate) streams: Vec<String>,
     /// Report again what was committed since TIME (2026-11-29T18:00:00Z), or within the last 90s, 2h or 1d
     #[arg(long, value_name = "TIME", value_parser = past_time)]
     pub(crate) replay_since: Option<SystemTime>,

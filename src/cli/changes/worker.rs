@@ -5,7 +5,9 @@ use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
+use notifyman::Escaped;
 use notifyman::changes::{ChangeEvent, Changes, Worker};
+use notifyman::relay::RelayReader;
 
 use super::args::{self, GiveUp};
 use super::exec::{self, CommandOutcome};
@@ -22,26 +24,10 @@ use crate::cli::signals::SignalWatcher;
 const TICK: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: args::WorkerArgs) -> Result<Exit, Failure> {
-    let configs = configs(&args.targets.urls())?;
-    let places: Vec<_> = configs.iter().map(ToString::to_string).collect();
-    let labels = configs.iter().map(|config| config.get_label().map(str::to_owned)).collect();
-    let mut worker = Worker::new(configs)
-        .tables(args.tables.clone())
-        .timeout(TICK)
-        .look_every(args.look_every, args.look_every_when_quiet);
-    if let Some(name) = &args.from {
-        worker = worker.name(name);
-    }
-    if let Some(time) = args.replay_since {
-        worker = worker.replay_since(time);
-    }
-    if let Some(position) = &args.from_position {
-        if places.len() != 1 {
-            return Err(Failure::Usage("--from-position takes exactly one database".to_owned()));
-        }
-        worker = worker.position(1, position.clone());
-    }
-    let changes = worker.start()?;
+    let Started { changes, places, labels } = match is_engine(&args.from)? {
+        true => start_from_relay(&args)?,
+        false => start(&args)?,
+    };
     let stopper = changes.stopper();
     let signals = SignalWatcher::new(move || stopper.stop())?;
     let stopper = changes.stopper();
@@ -55,6 +41,68 @@ pub(crate) fn run(args: args::WorkerArgs) -> Result<Exit, Failure> {
     let line = StatusLine::new(args.quiet);
     let silent = (1..).zip(places).collect();
     Consumer { args, labels, signals, reader, line, silent, began: clock::now(), is_complete: true }.run(changes)
+}
+
+/// A worker that was started, with the addresses and the labels of its databases.
+struct Started {
+    changes: Changes,
+    places: Vec<String>,
+    labels: Vec<Option<String>>,
+}
+
+fn start(args: &args::WorkerArgs) -> Result<Started, Failure> {
+    let configs = configs(&args.targets.urls())?;
+    let places: Vec<_> = configs.iter().map(ToString::to_string).collect();
+    let labels = configs.iter().map(|config| config.get_label().map(str::to_owned)).collect();
+    let mut worker = Worker::new(configs)
+        .tables(args.tables.clone())
+        .timeout(TICK)
+        .look_every(args.look_every, args.look_every_when_quiet);
+    if !args.streams.is_empty() {
+        return Err(Failure::Usage("--stream needs the URL of a relay's server as --from".to_owned()));
+    }
+    if let Some(name) = args.from.first() {
+        worker = worker.name(name);
+    }
+    if let Some(time) = args.replay_since {
+        worker = worker.replay_since(time);
+    }
+    if let Some(position) = &args.from_position {
+        if places.len() != 1 {
+            return Err(Failure::Usage("--from-position takes exactly one database".to_owned()));
+        }
+        worker = worker.position(1, position.clone());
+    }
+    Ok(Started { changes: worker.start()?, places, labels })
+}
+
+fn start_from_relay(args: &args::WorkerArgs) -> Result<Started, Failure> {
+    let refused = [
+        (args.targets.is_given(), "databases"),
+        (args.replay_since.is_some(), "--replay-since"),
+        (args.from_position.is_some(), "--from-position"),
+        (args.positions, "--positions"),
+    ];
+    if let Some((_, option)) = refused.iter().find(|(is_given, _)| *is_given) {
+        return Err(Failure::Usage(format!("{option} cannot be used with a relay as --from")));
+    }
+    if args.streams.is_empty() {
+        return Err(Failure::Usage("a relay as --from needs the label of each database as --stream".to_owned()));
+    }
+    let streams = args.streams.iter().fold(RelayReader::builder(&args.from), |builder, name| builder.stream(name));
+    let changes = Worker::new([]).tables(args.tables.clone()).timeout(TICK).follow(streams.build()?)?;
+    let places = args.streams.iter().map(|stream| format!("stream {}", Escaped(stream))).collect();
+    Ok(Started { changes, places, labels: args.streams.iter().cloned().map(Some).collect() })
+}
+
+/// Returns `true` if the values of `--from` are the URLs of a relay's servers, and not the name of a worker.
+fn is_engine(from: &[String]) -> Result<bool, Failure> {
+    match (from.iter().all(|value| value.contains("://")), from) {
+        (_, []) => Ok(false),
+        (true, _) => Ok(true),
+        (false, [_]) => Ok(false),
+        (false, _) => Err(Failure::Usage("--from takes one name, or the URLs of a relay's servers".to_owned())),
+    }
 }
 
 /// The consumer of the changes: prints them, or runs the command.

@@ -16,6 +16,7 @@ on for each database, by an advisory lock.
 
 Examples:
   notifyman relay -u shop=postgres://db1/shop --to redis://r1 prices stock
+  notifyman relay -u shop=postgres://db1/shop --to redis://r1 --changes
   notifyman relay -u shop=postgres://db1/shop -u post=postgres://db2/post \\
     --to redis://r1 --to redis://r2 --health 127.0.0.1:9187 prices
 
@@ -36,6 +37,10 @@ the reasons; GET /metrics is for Prometheus.
 A leader that has stopped keeps its lock. After --canary and --canary-deadline
 without an entry, another relay ends its session, which the same role may do.
 
+With --changes, the changes of tables are relayed as well, in databases that were
+built with `notifyman build --delivery notify`, which is its default. With a log,
+nothing is relayed, and a message says so: workers read a log by themselves.
+
 Connection settings and exit codes: see `notifyman --help`.";
 
 #[derive(Debug, clap::Args)]
@@ -46,6 +51,9 @@ pub(crate) struct RelayArgs {
     /// Server of Redis or Valkey; repeat for its replicas
     #[arg(long, value_name = "REDIS-URL", required = true)]
     pub(crate) to: Vec<String>,
+    /// Relay the changes of tables, too, for `worker --from`
+    #[arg(long)]
+    pub(crate) changes: bool,
     /// Number of entries that are kept of each stream, about
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) keep: u64,
@@ -62,6 +70,6 @@ pub(crate) struct RelayArgs {
     #[arg(long, short)]
     pub(crate) quiet: bool,
     /// Channels to relay (case-sensitive)
-    #[arg(value_name = "CHANNEL", required = true, value_parser = channel)]
+    #[arg(value_name = "CHANNEL", required_unless_present = "changes", value_parser = channel)]
     pub(crate) channels: Vec<String>,
 }

@@ -26,7 +26,10 @@ pub(super) fn run(args: &RelayArgs) -> Result<Exit, Failure> {
         relay = relay.on_event(|event| print_message(event));
     }
     for config in configs {
-        relay = relay.database(config, &args.channels)?;
+        relay = match args.changes {
+            true => relay.database_with_changes(config, &args.channels)?,
+            false => relay.database(config, &args.channels)?,
+        };
     }
     let (stop, stopped) = mpsc::channel();
     let signals = SignalWatcher::new(move || {
