@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use super::filter::TableFilter;
 use super::queue::{EventQueue, QueueItem};
+use super::watch::WorkerWatch;
 use crate::manager::Handle;
 
 /// The arguments of each call of a follower.
 pub(crate) struct LoopContext {
     pub(crate) handle: Handle,
     pub(crate) queue: Arc<EventQueue>,
+    pub(crate) watch: WorkerWatch,
     pub(crate) filter: TableFilter,
     pub(crate) keep_spilled: Duration,
     /// The number of databases, which share the capacity of the queue.

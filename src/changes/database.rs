@@ -155,6 +155,7 @@ impl DatabaseFollower {
     /// Handles a session that was lost or could not be opened, and is being restored.
     pub(crate) fn handle_disconnected(&mut self, error: Error, cx: &LoopContext) {
         self.end_session();
+        cx.watch.set_lost(cx.database, &error);
         if self.is_reported_connected.replace(false) != Some(false) {
             cx.push(QueueItem::Event(ChangeEvent::Disconnected(error)));
         }
@@ -371,6 +372,7 @@ impl DatabaseFollower {
     }
 
     fn report_connected(&mut self, cx: &LoopContext) {
+        cx.watch.set_connected(cx.database);
         if self.is_reported_connected.replace(true) != Some(true) {
             cx.push(QueueItem::Event(ChangeEvent::Connected));
         }
@@ -407,6 +409,7 @@ impl DatabaseFollower {
     fn handle_log(&mut self, request: LogRequest, outputs: Vec<LogOutput>, cx: &LoopContext) {
         if request == LogRequest::Read && self.log.reader.has_begun {
             self.report_connected(cx);
+            cx.watch.set_proven(cx.database, cx.now);
         }
         let mut warning = None;
         for output in outputs {
@@ -464,8 +467,12 @@ impl DatabaseFollower {
     /// Reports a warning about a request, unless it is the last one again. Without a warning, the request has succeeded.
     fn set_warning(&mut self, request: DatabaseRequest, warning: Option<String>, cx: &LoopContext) {
         let before = self.warnings.remove(&request.kind());
+        self.warnings.extend(warning.clone().map(|warning| (request.kind(), warning)));
+        if before != warning {
+            let stopping = self.warnings.iter().filter(|(request, _)| request.is_necessary(self.reads_log()));
+            cx.watch.set_warnings(cx.database, stopping.map(|(_, warning)| warning));
+        }
         let Some(warning) = warning else { return };
-        self.warnings.insert(request.kind(), warning.clone());
         if before.as_ref() != Some(&warning) {
             cx.push(QueueItem::Event(ChangeEvent::Warning(warning)));
         }
@@ -475,6 +482,7 @@ impl DatabaseFollower {
     fn end(&mut self, error: Error, cx: &LoopContext) {
         self.spilled.release_all(cx);
         self.phase = WorkerPhase::Ended;
+        cx.watch.set_lost(cx.database, &error);
         cx.push(QueueItem::Event(ChangeEvent::Lost(error)));
         drop(cx.handle.remove(self.id));
     }

@@ -260,6 +260,7 @@ mod sql;
 mod status;
 mod stream;
 mod table;
+mod watch;
 mod worker;
 mod worker_loop;
 
@@ -276,4 +277,5 @@ pub(crate) use self::sql::{CHANNEL, INSTALLED};
 pub use self::status::Status;
 pub use self::stream::{Changes, Stop};
 pub use self::table::{Table, TableState};
+pub use self::watch::{DatabaseState, WorkerWatch};
 pub use self::worker::Worker;

@@ -31,6 +31,16 @@ impl DatabaseRequest {
         }
     }
 
+    /// Returns `true` if no changes are received until the request succeeds.
+    pub(crate) fn is_necessary(self, reads_log: bool) -> bool {
+        match self {
+            DatabaseRequest::Settings(_) | DatabaseRequest::Installation | DatabaseRequest::Listen => true,
+            DatabaseRequest::Log(LogRequest::Elect | LogRequest::Send | LogRequest::Rotate) => false,
+            DatabaseRequest::Log(_) => reads_log,
+            _ => false,
+        }
+    }
+
     /// Returns the purpose of the request, as the continuation of "could not".
     pub(crate) fn purpose(self) -> &'static str {
         match self {

@@ -13,6 +13,8 @@ use super::event::ChangeEvent;
 use super::mailbox::LoopMessage;
 use super::queue::{EventQueue, FinishGuard, QueueItem};
 use super::sql::CHANNEL;
+use super::watch::WorkerWatch;
+use crate::clock;
 use crate::error::Error;
 use crate::manager::{ConnId, Event, EventSource};
 
@@ -20,6 +22,7 @@ use crate::manager::{ConnId, Event, EventSource};
 pub(crate) struct SourceLoop {
     source: Box<dyn EventSource>,
     queue: Arc<EventQueue>,
+    watch: WorkerWatch,
     /// The connections that are followed, with the numbers of their databases, which begin with 1.
     followed: HashMap<ConnId, FollowedConnection>,
 }
@@ -31,10 +34,10 @@ struct FollowedConnection {
 }
 
 impl SourceLoop {
-    pub(crate) fn new(source: Box<dyn EventSource>, queue: Arc<EventQueue>) -> Self {
+    pub(crate) fn new(source: Box<dyn EventSource>, queue: Arc<EventQueue>, watch: WorkerWatch) -> Self {
         let follow = |(number, id)| (id, FollowedConnection { number, is_reported_connected: None });
         let followed = (1..).zip(source.connections()).map(follow).collect();
-        Self { source, queue, followed }
+        Self { source, queue, watch, followed }
     }
 
     /// Runs until no connection is followed any more, or until the worker is stopped.
@@ -71,16 +74,18 @@ impl SourceLoop {
                     self.push(id, QueueItem::Event(ChangeEvent::Gap(gap)));
                 }
             }
-            Event::Disconnected(id, error) => self.report(id, false, ChangeEvent::Disconnected(error)),
+            Event::Disconnected(id, error) => {
+                self.with_number(id, |watch, number| watch.set_lost(number, &error));
+                self.report(id, false, ChangeEvent::Disconnected(error));
+            }
+            Event::CanaryReceived(id, _) => {
+                self.with_number(id, |watch, number| watch.set_proven(number, clock::now()))
+            }
             Event::Lost(id, error) => self.end(id, error),
             Event::Unlistened(id, channels) if channels.iter().any(|channel| **channel == *CHANNEL) => {
                 self.end(id, not_relayed());
             }
-            Event::Idle
-            | Event::InTransaction(_)
-            | Event::CheckRefused(..)
-            | Event::CanaryReceived(..)
-            | Event::Unlistened(..) => {}
+            Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..) | Event::Unlistened(..) => {}
         }
     }
 
@@ -88,8 +93,17 @@ impl SourceLoop {
     fn connect(&mut self, id: ConnId) {
         let channels = self.source.channels(id).unwrap_or_default();
         match channels.iter().any(|channel| **channel == *CHANNEL) {
-            true => self.report(id, true, ChangeEvent::Connected),
+            true => {
+                self.with_number(id, WorkerWatch::set_connected);
+                self.report(id, true, ChangeEvent::Connected);
+            }
             false => self.end(id, not_relayed()),
+        }
+    }
+
+    fn with_number(&self, id: ConnId, change: impl FnOnce(&WorkerWatch, usize)) {
+        if let Some(followed) = self.followed.get(&id) {
+            change(&self.watch, followed.number);
         }
     }
 
@@ -109,6 +123,7 @@ impl SourceLoop {
 
     /// Ends for good.
     fn end(&mut self, id: ConnId, error: Error) {
+        self.with_number(id, |watch, number| watch.set_lost(number, &error));
         self.push(id, QueueItem::Event(ChangeEvent::Lost(error)));
         self.followed.remove(&id);
     }

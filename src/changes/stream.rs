@@ -11,6 +11,7 @@ use super::filter::TableFilter;
 use super::log::Position;
 use super::payload::ChangePayload;
 use super::queue::{EventQueue, QueueItem};
+use super::watch::WorkerWatch;
 use crate::clock;
 
 /// An iterator over the events of databases: `Some((database, event))`, or `None` when idle.
@@ -53,6 +54,7 @@ use crate::clock;
 #[derive(Debug)]
 pub struct Changes {
     pub(super) queue: Arc<EventQueue>,
+    pub(super) watch: WorkerWatch,
     pub(super) filter: TableFilter,
     pub(super) timeout: Option<Duration>,
     /// The payload of the last change.
@@ -97,6 +99,11 @@ impl Changes {
     /// Returns a handle that stops the iterator from any thread.
     pub fn stopper(&self) -> Stop {
         Stop { queue: Arc::clone(&self.queue) }
+    }
+
+    /// Returns the state of the databases, for other threads.
+    pub fn watch(&self) -> WorkerWatch {
+        self.watch.clone()
     }
 
     /// Returns the number of events that wait for the consumer.

@@ -13,6 +13,7 @@ use super::queue::EventQueue;
 use super::rows::changes_error;
 use super::source_loop::SourceLoop;
 use super::stream::Changes;
+use super::watch::WorkerWatch;
 use super::worker_loop::WorkerLoop;
 use crate::clock;
 use crate::config::Config;
@@ -74,6 +75,7 @@ pub struct Worker {
     filter: TableFilter,
     timeout: Option<Duration>,
     keep_spilled: Duration,
+    canary: Option<(Duration, Duration)>,
     log: LogOptions,
     positions: Vec<(usize, Position)>,
 }
@@ -110,6 +112,7 @@ impl Worker {
             filter: TableFilter::default(),
             timeout: None,
             keep_spilled: Duration::from_secs(600),
+            canary: None,
             log: LogOptions::default(),
             positions: Vec::new(),
         }
@@ -132,6 +135,28 @@ impl Worker {
     /// is ten minutes.
     pub fn keep_spilled(mut self, time: Duration) -> Self {
         self.keep_spilled = time;
+        self
+    }
+
+    /// Enables the canary of the sessions: in every `period`, one session of each database sends a notification, and one that
+    /// does not receive it within the `deadline` is checked, and restored if nothing arrives. The default is none.
+    ///
+    /// It proves delivery by NOTIFY also while nothing changes: see [`WorkerWatch`]. The
+    /// [costs](crate::NotificationManager::canary) are those of a manager. A worker that follows a source ignores it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use notifyman::Config;
+    /// use notifyman::changes::Worker;
+    ///
+    /// let config: Config = "postgres://app@db1.example/shop".parse()?;
+    /// let (period, deadline) = (Duration::from_secs(60), Duration::from_secs(10));
+    /// let worker = Worker::new([config]).canary(period, deadline);
+    /// # drop(worker);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    pub fn canary(mut self, period: Duration, deadline: Duration) -> Self {
+        self.canary = Some((period, deadline));
         self
     }
 
@@ -218,7 +243,7 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// - [`Error::Config`] for invalid connection settings.
+    /// - [`Error::Config`] for invalid connection settings, and for a period of the canary of less than a second.
     /// - [`Error::Value`] for a name that is too long, and for the position of a database that does not exist.
     /// - [`Error::Changes`] if the thread cannot be started.
     pub fn start(self) -> Result<Changes, Error> {
@@ -227,6 +252,9 @@ impl Worker {
         // A database that does not respond occupies one of the concurrent attempts, so there is one for each.
         let backoff = Backoff::default().longest(BACKOFF_MAX).at_once(self.configs.len().max(64));
         let mut manager = NotificationManager::new([]).reconnect(backoff).heartbeat(idle, deadline);
+        if let Some((period, deadline)) = self.canary {
+            manager = manager.canary(period, deadline)?.report_canaries();
+        }
         let mut databases = Vec::new();
         for (number, config) in (1..).zip(self.configs) {
             let place = config.to_string();
@@ -238,9 +266,11 @@ impl Worker {
             databases.push(DatabaseFollower::new(id, place, log));
         }
         let queue = Arc::new(EventQueue::new(LoopWaker::Manager(manager.handle())));
+        let watch = WorkerWatch::new(databases.len());
         let cx = LoopContext {
             handle: manager.handle(),
             queue: Arc::clone(&queue),
+            watch: watch.clone(),
             filter: self.filter.clone(),
             keep_spilled: self.keep_spilled,
             databases: databases.len(),
@@ -248,7 +278,7 @@ impl Worker {
             now: clock::now(),
         };
         let worker_loop = WorkerLoop::new(manager, databases, cx);
-        spawn(queue, self.filter, self.timeout, move || worker_loop.run())
+        spawn((queue, watch), self.filter, self.timeout, move || worker_loop.run())
     }
 
     /// Follows a source in the place of databases, such as a relay's reader: the databases are its connections, numbered from 1 in
@@ -271,8 +301,9 @@ impl Worker {
             return Err(Error::NoDatabase { action: "read a log or connect to a database", instead });
         }
         let queue = Arc::new(EventQueue::new(LoopWaker::Source(source.stopper())));
-        let source_loop = SourceLoop::new(Box::new(source), Arc::clone(&queue));
-        spawn(queue, self.filter, self.timeout, move || source_loop.run())
+        let watch = WorkerWatch::new(source.connections().len());
+        let source_loop = SourceLoop::new(Box::new(source), Arc::clone(&queue), watch.clone());
+        spawn((queue, watch), self.filter, self.timeout, move || source_loop.run())
     }
 
     fn check(&self) -> Result<(), ValueError> {
@@ -293,7 +324,7 @@ impl Worker {
 
 /// Runs a loop on a thread of its own, and returns the consumer's end of its queue.
 fn spawn(
-    queue: Arc<EventQueue>,
+    (queue, watch): (Arc<EventQueue>, WorkerWatch),
     filter: TableFilter,
     timeout: Option<Duration>,
     run: impl FnOnce() + Send + 'static,
@@ -302,6 +333,7 @@ fn spawn(
     let thread = thread.map_err(|error| changes_error(format!("could not start a thread: {error}")))?;
     Ok(Changes {
         queue,
+        watch,
         filter,
         timeout,
         payload: Box::default(),

@@ -108,10 +108,10 @@ impl WorkerLoop {
             Some(Event::Lost(id, error)) => self.with(index(id), |database, cx| database.handle_lost(error, cx)),
             // The timeout has passed, so the next one must be set again.
             Some(Event::Idle) => self.armed = None,
-            Some(
-                Event::InTransaction(_) | Event::CheckRefused(..) | Event::CanaryReceived(..) | Event::Unlistened(..),
-            )
-            | None => {}
+            Some(Event::CanaryReceived(id, _)) => {
+                self.with(index(id), |_, cx| cx.watch.set_proven(cx.database, cx.now));
+            }
+            Some(Event::InTransaction(_) | Event::CheckRefused(..) | Event::Unlistened(..)) | None => {}
         }
     }
 

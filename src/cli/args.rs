@@ -103,6 +103,10 @@ notification regularly, and a connection that does not receive it is reopened.
 Each canary wakes every session that listens in its database, which takes the
 server about 15 microseconds for each.
 
+With --health, GET /health answers 200 while every connection is open and
+delivery was proven recently, else 503 with the reasons as JSON; GET /metrics is
+for Prometheus. --health turns on the canary.
+
 With --exec, /bin/sh runs the command for each notification:
   standard input         the payload, unchanged
   NOTIFYMAN_CHANNEL      channel
@@ -285,10 +289,13 @@ pub(crate) struct ListenArgs {
     /// Reconnect, which is the default
     #[arg(long, short, hide = true)]
     pub(crate) reconnect: bool,
-    /// Check delivery every DURATION, from 1s to 1d. Off unless given; without a value, 60s
+    /// Check delivery every DURATION, from 1s to 1d. Off unless given, or with --health; without a value, 60s
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "60s")]
     #[arg(value_parser = duration_within(SECOND, SECOND * 86_400))]
     pub(crate) canary: Option<Duration>,
+    /// Answer /health and /metrics by HTTP at ADDR, such as 127.0.0.1:9187
+    #[arg(long, value_name = "ADDR", hide_short_help = true)]
+    pub(crate) health: Option<String>,
     /// Run COMMAND for each notification, with the payload as its standard input
     #[arg(long, value_name = "COMMAND", value_hint = ValueHint::CommandString)]
     pub(crate) exec: Option<String>,

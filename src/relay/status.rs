@@ -42,8 +42,9 @@ pub struct RelayStatus {
     pub term: Option<u64>,
     /// The number of entries that this relay has appended and the engine has acknowledged.
     pub appended: u64,
-    /// The number of gaps that this relay has reported or has found at a takeover.
-    pub gaps: u64,
+    /// The number of gaps that this relay has reported to all readers, or has found at a takeover. A reader that was away for too long
+    /// has gaps of its own, which no relay knows.
+    pub reported_gaps: u64,
     /// The number of notifications that wait for the engine.
     pub waiting: usize,
     /// The time since a canary of any relay was received; `None` before the first one.
@@ -240,7 +241,7 @@ impl StreamStatus {
             role: state.role,
             term: state.term,
             appended: state.appended,
-            gaps: state.gaps,
+            reported_gaps: state.gaps,
             waiting,
             canary_age: state.last_canary.map(|at| clock::now().saturating_duration_since(at)),
             append_time: state.append_time,

@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod exec;
 mod exit_codes;
+mod health;
 mod help;
 mod listen;
 mod notify;

@@ -143,6 +143,11 @@ A failing command is run again after 0.1, 0.2, 0.4 .. up to 10 seconds. After
 --retries of them the event is skipped and reported; with --give-up stop the
 worker ends instead.
 
+With --health, GET /health answers 200 while every database is connected, its
+log is read and delivery was proven recently, else 503 with the reasons as JSON;
+GET /metrics is for Prometheus. --health turns on --canary, which wakes every
+session that listens in the database.
+
 Examples:
   notifyman worker postgres://app@db1/shop postgres://app@db2/shop
   notifyman worker --from cache postgres://app@db1/shop
@@ -157,6 +162,7 @@ received events are printed, or with --exec once the running command has ended."
 /// The range of the time between two reads of a log.
 const LOOK_MIN: Duration = Duration::from_millis(1);
 const LOOK_MAX: Duration = Duration::from_secs(3_600);
+const SECOND: Duration = Duration::from_secs(1);
 
 fn shapes() -> [PossibleValue; 2] {
     [
@@ -330,6 +336,13 @@ pub(crate) struct WorkerArgs {
     /// Time between two reads of a log that has been idle for 10 s
     #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = duration_within(LOOK_MIN, LOOK_MAX), hide_short_help = true)]
     pub(crate) look_every_when_quiet: Duration,
+    /// Check delivery every DURATION, from 1s to 1d. Off unless given, or with --health; without a value, 60s
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "60s")]
+    #[arg(value_parser = duration_within(SECOND, SECOND * 86_400), hide_short_help = true)]
+    pub(crate) canary: Option<Duration>,
+    /// Answer /health and /metrics by HTTP at ADDR, such as 127.0.0.1:9187
+    #[arg(long, value_name = "ADDR", hide_short_help = true)]
+    pub(crate) health: Option<String>,
     /// Print only problems to standard error
     #[arg(long, short)]
     pub(crate) quiet: bool,

@@ -14,6 +14,7 @@ use super::exec::{self, CommandOutcome};
 use super::line::EventLine;
 use crate::cli::clock;
 use crate::cli::connect::configs;
+use crate::cli::health::{HealthServer, SourceMonitor, canary_period, proof_limit};
 use crate::cli::listen::REPORT_AFTER;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{counted, print_message, progress_style};
@@ -22,12 +23,28 @@ use crate::cli::signals::SignalWatcher;
 
 /// The time between two updates of the status line while no events arrive.
 const TICK: Duration = Duration::from_secs(1);
+/// The time after which a missing canary is examined.
+const CANARY_DEADLINE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(args: args::WorkerArgs) -> Result<Exit, Failure> {
-    let Started { changes, places, labels } = match is_engine(&args.from)? {
-        true => start_from_relay(&args)?,
-        false => start(&args)?,
+    let canary = canary_period(args.canary, args.health.as_ref()).map(|period| (period, CANARY_DEADLINE));
+    let (Started { changes, places, labels }, proof) = match is_engine(&args.from)? {
+        // A reader reports the silence of a stream by itself.
+        true => (start_from_relay(&args)?, None),
+        false => (start(&args, canary)?, canary.map(proof_limit)),
     };
+    let names = labels.iter().zip(&places).map(|(label, place)| label.as_ref().unwrap_or(place).clone());
+    let monitor = SourceMonitor::new(names, proof);
+    let watch = changes.watch();
+    let health = monitor.serve(args.health.as_ref(), args.quiet, move |monitor| {
+        for (number, database) in (1..).zip(watch.databases()) {
+            match database.is_connected {
+                true => monitor.opened(number),
+                false => monitor.away_because(number, "the worker is not connected to the database".to_owned()),
+            }
+            monitor.set_problems(number, database.problems, database.proven_age);
+        }
+    })?;
     let stopper = changes.stopper();
     let signals = SignalWatcher::new(move || stopper.stop())?;
     let stopper = changes.stopper();
@@ -40,7 +57,10 @@ pub(crate) fn run(args: args::WorkerArgs) -> Result<Exit, Failure> {
     }
     let line = StatusLine::new(args.quiet);
     let silent = (1..).zip(places).collect();
-    Consumer { args, labels, signals, reader, line, silent, began: clock::now(), is_complete: true }.run(changes)
+    let began = clock::now();
+    let consumer =
+        Consumer { args, labels, monitor, _health: health, signals, reader, line, silent, began, is_complete: true };
+    consumer.run(changes)
 }
 
 /// A worker that was started, with the addresses and the labels of its databases.
@@ -50,7 +70,8 @@ struct Started {
     labels: Vec<Option<String>>,
 }
 
-fn start(args: &args::WorkerArgs) -> Result<Started, Failure> {
+/// Starts a worker with sessions of its own, which have this canary.
+fn start(args: &args::WorkerArgs, canary: Option<(Duration, Duration)>) -> Result<Started, Failure> {
     let configs = configs(&args.targets.urls())?;
     let places: Vec<_> = configs.iter().map(ToString::to_string).collect();
     let labels = configs.iter().map(|config| config.get_label().map(str::to_owned)).collect();
@@ -60,6 +81,9 @@ fn start(args: &args::WorkerArgs) -> Result<Started, Failure> {
         .look_every(args.look_every, args.look_every_when_quiet);
     if !args.streams.is_empty() {
         return Err(Failure::Usage("--stream needs the URL of a relay's server as --from".to_owned()));
+    }
+    if let Some((period, deadline)) = canary {
+        worker = worker.canary(period, deadline);
     }
     if let Some(name) = args.from.first() {
         worker = worker.name(name);
@@ -82,6 +106,7 @@ fn start_from_relay(args: &args::WorkerArgs) -> Result<Started, Failure> {
         (args.replay_since.is_some(), "--replay-since"),
         (args.from_position.is_some(), "--from-position"),
         (args.positions, "--positions"),
+        (args.canary.is_some(), "--canary"),
     ];
     if let Some((_, option)) = refused.iter().find(|(is_given, _)| *is_given) {
         return Err(Failure::Usage(format!("{option} cannot be used with a relay as --from")));
@@ -110,6 +135,8 @@ struct Consumer {
     args: args::WorkerArgs,
     /// The labels of the databases.
     labels: Vec<Option<String>>,
+    monitor: SourceMonitor,
+    _health: Option<HealthServer>,
     signals: SignalWatcher,
     reader: Option<ReaderWatcher>,
     line: StatusLine,
@@ -127,15 +154,22 @@ impl Consumer {
             self.report_delays();
             if let Some((database, event)) = event {
                 self.line.count(&event);
+                match &event {
+                    ChangeEvent::Change(_) | ChangeEvent::Schema(_) => self.monitor.received(database, 1),
+                    ChangeEvent::Gap(_) | ChangeEvent::Dropped(_) => self.monitor.missed(database),
+                    _ => {}
+                }
                 self.silent.remove(&database);
                 self.report(database, &event);
                 let position = changes.log_position().filter(|_| self.args.positions);
                 let label = database.checked_sub(1).and_then(|index| self.labels.get(index)?.as_deref());
                 let line = EventLine::of((database, label), &event, &changes.payload(), position);
+                self.monitor.set_busy_since(Some(clock::now()));
                 let end = match self.args.exec.clone() {
                     None => self.print(&line)?,
                     Some(command) => self.run_command(&command, &line, &mut changes),
                 };
+                self.monitor.set_busy_since(None);
                 if let Some(end) = end {
                     return Ok(end);
                 }

@@ -9,6 +9,7 @@
 
 mod exchange;
 mod http;
+mod sources;
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use self::exchange::{HttpAnswer, HttpRequest};
 use self::http::{HttpServer, Responder};
+pub(crate) use self::sources::{SourceMonitor, canary_period, proof_limit};
 use super::outcome::Failure;
 use super::output::print_message;
 

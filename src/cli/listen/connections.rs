@@ -12,6 +12,7 @@ use notifyman::{Config, Error, Escaped};
 use crate::cli::args::ListenArgs;
 use crate::cli::clock;
 use crate::cli::connect::advice;
+use crate::cli::health::SourceMonitor;
 use crate::cli::output::{counted, print_message, print_message_with_advice};
 
 /// The time after which an unfinished attempt to connect is reported.
@@ -35,6 +36,7 @@ pub(super) struct Connections {
     pub(super) last_received: Option<Instant>,
     /// `false` once something may have been missed.
     is_complete: bool,
+    monitor: SourceMonitor,
 }
 
 struct TrackedConnection {
@@ -53,7 +55,7 @@ enum TrackedState {
 }
 
 impl Connections {
-    pub(super) fn new(configs: &[Config], args: &ListenArgs) -> Self {
+    pub(super) fn new(configs: &[Config], args: &ListenArgs, monitor: SourceMonitor) -> Self {
         // The settings of a stream have no address.
         let place = |config: &Config| match (args.from.is_empty(), config.get_label()) {
             (false, Some(stream)) => format!("stream {}", Escaped(stream)),
@@ -71,6 +73,7 @@ impl Connections {
             first_opened: None,
             last_received: None,
             is_complete: true,
+            monitor,
         }
     }
 
@@ -105,6 +108,7 @@ impl Connections {
 
     /// Records that a connection listens for the first time.
     pub(super) fn opened(&mut self, number: usize) {
+        self.monitor.opened(number);
         self.first_opened.get_or_insert_with(clock::now);
         if let Some(before) = self.set(number, TrackedState::Open)
             && (!self.is_quiet || before == TrackedState::Delayed)
@@ -115,6 +119,7 @@ impl Connections {
 
     /// Records that the first attempt to connect has failed, or that a connection is lost, and that it is retried.
     pub(super) fn disconnected(&mut self, number: usize, error: &Error) {
+        self.monitor.away(number, error);
         match self.tracked(number).map(|tracked| tracked.state) {
             Some(TrackedState::Opening) => {
                 self.set(number, TrackedState::Delayed);
@@ -132,6 +137,7 @@ impl Connections {
 
     /// Records that a connection could not be opened, or is lost, and that it is not retried.
     pub(super) fn lost(&mut self, number: usize, error: &Error) {
+        self.monitor.away(number, error);
         let Some(before) = self.set(number, TrackedState::Lost) else { return };
         self.is_complete = false;
         match (before, advice(error)) {
@@ -153,6 +159,8 @@ impl Connections {
 
     /// Records that a lost connection listens again.
     pub(super) fn restored(&mut self, number: usize) {
+        self.monitor.opened(number);
+        self.monitor.missed(number);
         self.set(number, TrackedState::Open);
         self.is_complete = false;
         self.last_received = Some(clock::now());
@@ -224,6 +232,12 @@ impl Connections {
     }
 }
 
+/// Returns the state of the connections for a health check, which do not listen yet.
+pub(super) fn monitor(configs: &[Config], proof_limit: Option<Duration>) -> SourceMonitor {
+    let name = |config: &Config| config.get_label().map_or_else(|| config.to_string(), str::to_owned);
+    SourceMonitor::new(configs.iter().map(name), proof_limit)
+}
+
 /// Returns the names of the first channels, and the number of the others.
 fn listed(channels: &[String]) -> String {
     let (shown, others) = channels.split_at(channels.len().min(CHANNELS_SHOWN));
@@ -266,7 +280,8 @@ mod tests {
         let configs = [Config::new().host("one"), Config::new().host("two")];
         let args = ["notifyman", "listen", "--quiet", "prices"];
         let CliCommand::Listen(args) = Args::parse_from(args).command else { panic!("another command") };
-        let mut connections = Connections::new(&configs, &args);
+        let monitor = monitor(&configs, None);
+        let mut connections = Connections::new(&configs, &args, monitor);
         let timeout = Some(Duration::ZERO);
         assert!(connections.next_check(timeout).flatten().is_some());
         connections.disconnected(1, &Error::Disconnected);

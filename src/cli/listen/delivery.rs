@@ -20,6 +20,7 @@ use std::time::Duration;
 use notifyman::{Config, Connection, Diagnosis, Error, Finding, FindingKind, Severity};
 
 use crate::cli::args::ListenArgs;
+use crate::cli::health::SourceMonitor;
 use crate::cli::output::{print_message, print_message_with_advice};
 
 /// The time after which a missing notification is diagnosed.
@@ -59,6 +60,7 @@ struct CheckThreads {
     stop: Box<dyn Fn() + Send + Sync>,
     fail_fast: bool,
     is_quiet: bool,
+    monitor: SourceMonitor,
 }
 
 /// A check.
@@ -74,7 +76,7 @@ struct DeliveryCheck {
 
 impl DeliveryChecks {
     /// Creates the checks. With `--fail-fast`, `stop` is called from another thread when notifications are not delivered.
-    pub(super) fn new(args: &ListenArgs, stop: impl Fn() + Send + Sync + 'static) -> Self {
+    pub(super) fn new(args: &ListenArgs, monitor: SourceMonitor, stop: impl Fn() + Send + Sync + 'static) -> Self {
         let (jobs, receiver) = channel();
         let shared = CheckThreads {
             jobs: Mutex::new(receiver),
@@ -82,6 +84,7 @@ impl DeliveryChecks {
             stop: Box::new(stop),
             fail_fast: args.fail_fast,
             is_quiet: args.quiet,
+            monitor,
         };
         // Random, and so different for each process.
         let prefix = format!("notifyman_listen_{:016x}_", RandomState::new().hash_one(0));
@@ -183,6 +186,7 @@ impl CheckThreads {
             let DeliveryCheck { number, config, .. } = job;
             let text = format_args!("connection {number} ({config}) receives nothing: {}", finding.what());
             print_message_with_advice(text, finding.advice());
+            self.monitor.undelivered(*number, finding.what().to_owned());
         }
         if self.fail_fast {
             (self.stop)();

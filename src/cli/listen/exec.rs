@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use notifyman::notifier::State;
 use notifyman::{Config, Error, Notifier};
 
+use super::connections::monitor;
 use super::delivery::DeliveryChecks;
 use super::pool::CommandPool;
 use super::recovery::{CANARY_DEADLINE, backoff};
@@ -11,6 +13,7 @@ use super::relayed::reader;
 use super::watcher::ConnectionWatcher;
 use crate::cli::args::ListenArgs;
 use crate::cli::connect::{configs, failure_with_advice};
+use crate::cli::health::canary_period;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{counted, print_message};
 use crate::cli::signals::SignalWatcher;
@@ -18,12 +21,13 @@ use crate::cli::target::or_environment;
 
 pub(super) fn run(args: &ListenArgs, command: &str) -> Result<Exit, Failure> {
     let (notifier, databases) = if args.from.is_empty() { of_servers(args)? } else { of_streams(args)? };
-    let pool = Arc::new(CommandPool::new(command, args));
-    let failing = Arc::clone(&pool);
-    let checks = DeliveryChecks::new(args, move || failing.close());
     let (configs, handles): (Vec<_>, Vec<_>) = databases.into_iter().unzip();
-    let mut watcher = ConnectionWatcher::new(&configs, args, checks);
-    for (handle, number) in handles.into_iter().zip(1..) {
+    let monitor = monitor(&configs, None);
+    let pool = Arc::new(CommandPool::new(command, args, monitor.clone()));
+    let failing = Arc::clone(&pool);
+    let checks = DeliveryChecks::new(args, monitor.clone(), move || failing.close());
+    let mut watcher = ConnectionWatcher::new(&configs, args, monitor.clone(), checks);
+    for (handle, number) in handles.iter().cloned().zip(1..) {
         for channel in &args.channels {
             pool.lock().subscriptions.insert((number, channel.clone()));
             let pool = Arc::clone(&pool);
@@ -31,6 +35,17 @@ pub(super) fn run(args: &ListenArgs, command: &str) -> Result<Exit, Failure> {
         }
         watcher.opening.push((number, handle));
     }
+    let running = Arc::clone(&pool);
+    let _health = monitor.serve(args.health.as_ref(), args.quiet, move |monitor| {
+        monitor.set_busy_since(running.busy_since());
+        for (number, handle) in (1..).zip(&handles) {
+            match handle.state() {
+                State::Listening => monitor.opened(number),
+                State::Lost(error) | State::Failed(error) => monitor.away(number, &error),
+                _ => monitor.away_because(number, "the session is not open, and is being restored".to_owned()),
+            }
+        }
+    })?;
     notifier.start().map_err(failure_with_advice)?;
     let signalled = Arc::clone(&pool);
     let signals = SignalWatcher::new(move || signalled.close())?;
@@ -64,7 +79,7 @@ fn of_servers(args: &ListenArgs) -> Result<Connected, Failure> {
     let configs = configs(&or_environment(&args.urls))?;
     let Some(first) = configs.first() else { return Err(Failure::Usage("there is no database".to_owned())) };
     let mut builder = Notifier::builder(first)?.autorun(false).keep_trying(true).reconnect(backoff(configs.len()));
-    if let Some(period) = args.canary {
+    if let Some(period) = canary_period(args.canary, args.health.as_ref()) {
         builder = builder.canary(period, CANARY_DEADLINE)?;
     }
     let notifier = builder.build::<usize>();

@@ -17,6 +17,7 @@ use notifyman::Escaped;
 use notifyman::notifier::{Delivery, Missed, Reason};
 
 use crate::cli::args::ListenArgs;
+use crate::cli::health::SourceMonitor;
 use crate::cli::output::print_message;
 use crate::cli::{clock, label, shell};
 
@@ -33,6 +34,7 @@ pub(super) struct CommandPool {
     limit: usize,
     state: Mutex<PoolState>,
     changed: Condvar,
+    monitor: SourceMonitor,
 }
 
 /// The state of the commands; at the end, their result.
@@ -64,7 +66,7 @@ impl PoolState {
 }
 
 impl CommandPool {
-    pub(super) fn new(command: &str, args: &ListenArgs) -> Self {
+    pub(super) fn new(command: &str, args: &ListenArgs, monitor: SourceMonitor) -> Self {
         let state = PoolState { missing: args.count, ..PoolState::default() };
         // There are either URLs or streams.
         let of_urls = args.urls.iter().map(|url| label::split(url).0.map(str::to_owned));
@@ -76,6 +78,7 @@ impl CommandPool {
             limit: args.jobs,
             state: Mutex::new(state),
             changed: Condvar::new(),
+            monitor,
         }
     }
 
@@ -88,6 +91,12 @@ impl CommandPool {
         self.changed.notify_all();
     }
 
+    /// Returns the time since which no command has ended although no more are started.
+    pub(super) fn busy_since(&self) -> Option<Instant> {
+        let state = self.lock();
+        state.last_activity.filter(|_| state.running == self.limit)
+    }
+
     /// Starts no further command.
     pub(super) fn close(&self) {
         self.change(|state| state.is_closed = true);
@@ -97,12 +106,15 @@ impl CommandPool {
     pub(super) fn handle_delivery(self: &Arc<Self>, delivery: &Delivery<'_, usize>) {
         match delivery {
             Delivery::Missed(missed) => self.handle_missed(missed),
-            Delivery::Notification(n) => self.run(CommandJob {
-                pool: Arc::clone(self),
-                connection: *n.id(),
-                channel: n.channel().to_owned(),
-                input: CommandInput::Notification { pid: n.pid(), payload: n.payload().bytes().to_owned() },
-            }),
+            Delivery::Notification(n) => {
+                self.monitor.received(*n.id(), 1);
+                self.run(CommandJob {
+                    pool: Arc::clone(self),
+                    connection: *n.id(),
+                    channel: n.channel().to_owned(),
+                    input: CommandInput::Notification { pid: n.pid(), payload: n.payload().bytes().to_owned() },
+                });
+            }
         }
     }
 
@@ -117,6 +129,10 @@ impl CommandPool {
         }
         let is_final = matches!(missed.reason(), Reason::Lost(_));
         let mut is_gap = missed.is_loss();
+        self.monitor.missed(connection);
+        if is_final {
+            self.monitor.lost(connection, format!("channel {channel:?}: {missed}"));
+        }
         self.change(|state| {
             // The watcher reports the failure of a session that was never open.
             let was_open = self.is_relayed || state.opened.contains(&connection);

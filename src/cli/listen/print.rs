@@ -3,15 +3,16 @@
 use std::io::{self, IsTerminal as _, StdoutLock, Write as _};
 use std::time::Duration;
 
-use notifyman::{Batch, Config, ConnId, Escaped, Event, Gap, NotificationManager, NotificationRef};
+use notifyman::{Batch, Check, Config, ConnId, Escaped, Event, Gap, NotificationManager, NotificationRef};
 use serde_json::json;
 
-use super::connections::Connections;
+use super::connections::{Connections, monitor};
 use super::delivery::DeliveryChecks;
 use super::recovery::{CANARY_DEADLINE, HEARTBEAT, backoff};
 use crate::cli::args::ListenArgs;
 use crate::cli::clock;
 use crate::cli::connect::configs;
+use crate::cli::health::{SourceMonitor, canary_period, proof_limit};
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Style, json_line};
 use crate::cli::reader::ReaderWatcher;
@@ -23,17 +24,23 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
     let configs = configs(&or_environment(&args.urls))?;
-    let connections = Connections::new(&configs, &args);
+    let canary = canary_period(args.canary, args.health.as_ref());
+    let monitor = monitor(&configs, canary.map(|period| proof_limit((period, CANARY_DEADLINE))));
+    let _health = monitor.serve(args.health.as_ref(), args.quiet, |_| {})?;
+    let connections = Connections::new(&configs, &args, monitor.clone());
     let (idle, deadline) = HEARTBEAT;
     let mut nm = NotificationManager::new([]).heartbeat(idle, deadline);
     if !args.fail_fast {
         nm = nm.reconnect(backoff(configs.len()));
     }
-    if let Some(period) = args.canary {
+    if let Some(period) = canary {
         nm = nm.canary(period, CANARY_DEADLINE)?;
     }
+    if args.health.is_some() {
+        nm = nm.report_canaries();
+    }
     let handle = nm.handle();
-    let checks = DeliveryChecks::new(&args, move || drop(handle.stop()));
+    let checks = DeliveryChecks::new(&args, monitor.clone(), move || drop(handle.stop()));
     let mut ids = Vec::new();
     for (number, config) in (1..).zip(&configs) {
         ids.push(nm.dial(config, args.channels.iter().chain([&checks.channel(number)]))?);
@@ -42,7 +49,7 @@ pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
     let signals = SignalWatcher::new(move || drop(handle.stop()))?;
     let reader = ReaderWatcher::new(move || drop(of_reader.stop()));
     let printer = Printer::new(&args);
-    Listener { args, nm, ids, configs, connections, checks, printer }.run(&signals, &reader)
+    Listener { args, nm, ids, configs, connections, checks, monitor, printer }.run(&signals, &reader)
 }
 
 /// The loop and its state.
@@ -54,6 +61,7 @@ struct Listener {
     configs: Vec<Config>,
     connections: Connections,
     checks: DeliveryChecks,
+    monitor: SourceMonitor,
     printer: Printer,
 }
 
@@ -106,7 +114,11 @@ impl Listener {
             Event::Notifies(id, batch) => {
                 self.take_private(id, &batch);
                 let is_shown = |n: &NotificationRef<'_>| !self.checks.is_private(n.channel_bytes());
-                if self.printer.print(id, &batch, is_shown).map_err(Failure::Output)? > 0 {
+                let busy = self.monitor.busy();
+                let printed = self.printer.print(id, &batch, is_shown).map_err(Failure::Output)?;
+                drop(busy);
+                self.monitor.received(self.number(id), printed);
+                if printed > 0 {
                     self.connections.last_received = Some(clock::now());
                 }
                 return Ok(self.printer.left != Some(0));
@@ -132,6 +144,10 @@ impl Listener {
                 if !self.checks.proven.contains(&self.number(id)) {
                     self.check_delivery(id);
                 }
+            }
+            Event::CanaryReceived(id, _) => self.monitor.proven(self.number(id)),
+            Event::CheckRefused(id, Check::Canary, error) => {
+                self.monitor.undelivered(self.number(id), format!("delivery cannot be proven: {error:#}"));
             }
             Event::Idle => self.connections.report_delays(),
             _ => {}

@@ -9,6 +9,7 @@ use notifyman::{ConnId, Error, Event, NotificationRef};
 use super::print::Printer;
 use crate::cli::args::ListenArgs;
 use crate::cli::clock;
+use crate::cli::health::SourceMonitor;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::print_message;
 use crate::cli::reader::ReaderWatcher;
@@ -29,8 +30,10 @@ pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
     let signals = SignalWatcher::new(move || of_signals.stop())?;
     let watcher = ReaderWatcher::new(move || of_reader.stop());
     let left = reader.streams().len();
+    let monitor = SourceMonitor::new(reader.streams().map(|id| id.to_string()), None);
+    let _health = monitor.serve(args.health.as_ref(), args.quiet, |_| {})?;
     let mut printer = Printer::new(&args);
-    let mut listener = StreamListener { args, left, is_complete: true, last_received: None };
+    let mut listener = StreamListener { args, left, monitor, is_complete: true, last_received: None };
     while let Some(event) = reader.next_event() {
         if !listener.handle(event, &reader, &mut printer)? {
             break;
@@ -51,6 +54,7 @@ struct StreamListener {
     args: ListenArgs,
     /// The number of streams that are not lost.
     left: usize,
+    monitor: SourceMonitor,
     /// `false` once something may have been missed.
     is_complete: bool,
     /// The time of the last notification; at first, of the first stream that was read.
@@ -62,26 +66,44 @@ impl StreamListener {
         self.args.channels.iter().any(|wanted| wanted.as_bytes() == channel)
     }
 
+    /// Makes the channels that are not relayed problems of the stream.
+    fn monitor_channels(&self, id: ConnId, reader: &RelayReader) {
+        let carried = reader.channels(id).unwrap_or_default();
+        let missing = self.args.channels.iter().filter(|channel| carried.iter().all(|it| **it != ***channel));
+        let problem = |channel: &String| Error::NotRelayed { channel: channel.as_str().into() }.to_string();
+        self.monitor.set_problems(number(id), missing.map(problem).collect(), None);
+    }
+
     /// Handles an event; returns `false` at the end.
     fn handle(&mut self, event: Event, reader: &RelayReader, printer: &mut Printer) -> Result<bool, Failure> {
+        if let Event::Opened(id) | Event::Restored(id, _) | Event::Unlistened(id, _) = &event {
+            self.monitor_channels(*id, reader);
+        }
         match event {
             Event::Notifies(id, batch) => {
                 let is_shown = |n: &NotificationRef<'_>| self.is_wanted(n.channel_bytes());
-                if printer.print(id, &batch, is_shown).map_err(Failure::Output)? > 0 {
+                let busy = self.monitor.busy();
+                let printed = printer.print(id, &batch, is_shown).map_err(Failure::Output)?;
+                drop(busy);
+                self.monitor.received(number(id), printed);
+                if printed > 0 {
                     self.last_received = Some(clock::now());
                 }
                 return Ok(printer.left != Some(0));
             }
             Event::Opened(id) => self.report_opened(id, reader),
             Event::Restored(id, gap) => {
+                self.monitor.opened(number(id));
                 if gap.channels().iter().any(|channel| self.is_wanted(channel.as_bytes())) {
                     self.is_complete = false;
+                    self.monitor.missed(number(id));
                     let is_shown = |channel: &str| self.is_wanted(channel.as_bytes());
                     printer.print_gap(id, &gap, is_shown).map_err(Failure::Output)?;
                 }
                 print_message(format_args!("stream {id} is read again"));
             }
             Event::Disconnected(id, error) => {
+                self.monitor.away(number(id), &error);
                 print_message(format_args!("nothing arrives from stream {id}, retrying: {error:#}"));
             }
             Event::Unlistened(id, channels) => {
@@ -89,6 +111,7 @@ impl StreamListener {
                 wanted.into_iter().for_each(|channel| self.report_missing(id, channel));
             }
             Event::Lost(id, error) => {
+                self.monitor.away(number(id), &error);
                 print_message(format_args!("stream {id} is lost: {error:#}"));
                 (self.is_complete, self.left) = (false, self.left.saturating_sub(1));
                 return Ok(self.left > 0);
@@ -103,6 +126,7 @@ impl StreamListener {
     }
 
     fn report_opened(&mut self, id: ConnId, reader: &RelayReader) {
+        self.monitor.opened(number(id));
         self.last_received.get_or_insert_with(clock::now);
         if !self.args.quiet {
             print_message(format_args!("reading stream {id}"));
@@ -119,4 +143,9 @@ impl StreamListener {
         self.is_complete = false;
         print_message(format_args!("stream {id}: {}", Error::NotRelayed { channel: channel.into() }));
     }
+}
+
+/// Returns the number of a stream, from 1.
+fn number(id: ConnId) -> usize {
+    usize::try_from(id.number()).unwrap_or(usize::MAX)
 }

@@ -12,6 +12,7 @@ use super::delivery::DeliveryChecks;
 use super::pool::{CommandPool, PoolState};
 use crate::cli::args::ListenArgs;
 use crate::cli::clock;
+use crate::cli::health::SourceMonitor;
 
 /// The time between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -36,11 +37,16 @@ pub(super) struct ConnectionWatcher<'a> {
 }
 
 impl<'a> ConnectionWatcher<'a> {
-    pub(super) fn new(configs: &'a [Config], args: &'a ListenArgs, checks: DeliveryChecks) -> Self {
+    pub(super) fn new(
+        configs: &'a [Config],
+        args: &'a ListenArgs,
+        monitor: SourceMonitor,
+        checks: DeliveryChecks,
+    ) -> Self {
         Self {
             args,
             configs,
-            connections: Connections::new(configs, args),
+            connections: Connections::new(configs, args, monitor),
             checks,
             opening: Vec::new(),
             open: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::{counter, gauge};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
 use notifyman::relay::{RelayRole, RelayStatus};
 use serde_json::json;
 
@@ -18,9 +18,10 @@ pub(crate) fn of(streams: &[RelayStatus], silence: Duration) -> Health {
         json!({
             "stream": it.stream,
             "role": it.role.to_string(),
-            "term": it.term,
+            // Above 2^53, which readers of JSON may round.
+            "term": it.term.map(|term| term.to_string()),
             "appended": it.appended,
-            "gaps": it.gaps,
+            "reported_gaps": it.reported_gaps,
             "waiting": it.waiting,
             "canary_age_ms": it.canary_age.map(millis),
             "append_ms": it.append_time.map(millis),
@@ -46,13 +47,22 @@ fn problem(stream: &RelayStatus, silence: Duration) -> Option<String> {
     }
 }
 
+/// Describes the metrics, for their HELP lines.
+pub(crate) fn describe() {
+    describe_gauge!("notifyman_relay_leader", "1 while this relay leads the stream, else 0");
+    describe_counter!("notifyman_relay_entries_total", "entries that this relay has appended");
+    describe_counter!("notifyman_relay_reported_gaps_total", "gaps that this relay has reported to the readers");
+    describe_gauge!("notifyman_relay_waiting_notifications", "notifications that wait for the engine");
+    describe_gauge!("notifyman_relay_canary_age_seconds", "time since a canary of any relay was received");
+    describe_gauge!("notifyman_relay_append_seconds", "time that the last append took, until the engine's answer");
+}
+
 fn record(stream: &RelayStatus) {
     let name = || stream.stream.clone();
     let is_leader = stream.role == RelayRole::Leader;
     gauge!("notifyman_relay_leader", "stream" => name()).set(if is_leader { 1.0 } else { 0.0 });
-    gauge!("notifyman_relay_term", "stream" => name()).set(stream.term.unwrap_or_default() as f64);
     counter!("notifyman_relay_entries_total", "stream" => name()).absolute(stream.appended);
-    counter!("notifyman_relay_gaps_total", "stream" => name()).absolute(stream.gaps);
+    counter!("notifyman_relay_reported_gaps_total", "stream" => name()).absolute(stream.reported_gaps);
     gauge!("notifyman_relay_waiting_notifications", "stream" => name()).set(stream.waiting as f64);
     if let Some(age) = stream.canary_age {
         gauge!("notifyman_relay_canary_age_seconds", "stream" => name()).set(age.as_secs_f64());

@@ -40,7 +40,9 @@ pub(super) fn run(args: &RelayArgs) -> Result<Exit, Failure> {
     let health = match &args.health {
         Some(address) => {
             let (relay, silence) = (Arc::clone(&relay), args.canary.saturating_add(args.canary_deadline));
-            Some(HealthServer::start(address, args.quiet, move || health::of(&relay.status(), silence))?)
+            let server = HealthServer::start(address, args.quiet, move || health::of(&relay.status(), silence))?;
+            health::describe();
+            Some(server)
         }
         None => None,
     };
