@@ -64,6 +64,8 @@ pub(crate) enum EntryContent {
         continues: Option<StreamPosition>,
         /// The channels that are relayed.
         channels: Vec<Box<str>>,
+        /// The time without an entry after which this leader has failed.
+        silence_ms: u64,
     },
     /// Notifications, in the order in which the server sent them.
     Notifications(Batch),
@@ -82,6 +84,8 @@ pub(crate) enum EntryContent {
         sent_unix_ms: u64,
         /// The channels that are relayed, for readers that begin here.
         channels: Vec<Box<str>>,
+        /// As in the start.
+        silence_ms: u64,
     },
 }
 
@@ -135,6 +139,7 @@ impl StreamEntry {
                     None => None,
                 },
                 channels: reader.names("c")?,
+                silence_ms: reader.silence()?,
             },
             EntryContent::BATCH => EntryContent::Notifications(reader.notifications("n")?),
             EntryContent::GAP => EntryContent::Gap {
@@ -147,6 +152,7 @@ impl StreamEntry {
                 marker: reader.text("m")?.into(),
                 sent_unix_ms: reader.number("u")?,
                 channels: reader.names("c")?,
+                silence_ms: reader.silence()?,
             },
             kind => {
                 return Err(reader.error(format_args!(
@@ -209,9 +215,9 @@ impl EntryContent {
     fn fields(&self) -> Vec<EntryField<'_>> {
         match self {
             Self::Claim { relay } => vec![("r", text(relay))],
-            Self::Start { continues, channels } => {
+            Self::Start { continues, channels, silence_ms } => {
                 let continues = continues.map(|position| ("p", Cow::Owned(position.to_string().into_bytes())));
-                continues.into_iter().chain([("c", names(channels))]).collect()
+                continues.into_iter().chain([("c", names(channels)), ("w", number(*silence_ms))]).collect()
             }
             Self::Notifications(batch) => vec![("n", batch.notification_frames())],
             Self::Gap { channels, cause, since_unix_ms, until_unix_ms } => vec![
@@ -220,9 +226,12 @@ impl EntryContent {
                 ("a", number(*since_unix_ms)),
                 ("b", number(*until_unix_ms)),
             ],
-            Self::Canary { marker, sent_unix_ms, channels } => {
-                vec![("m", text(marker)), ("u", number(*sent_unix_ms)), ("c", names(channels))]
-            }
+            Self::Canary { marker, sent_unix_ms, channels, silence_ms } => vec![
+                ("m", text(marker)),
+                ("u", number(*sent_unix_ms)),
+                ("c", names(channels)),
+                ("w", number(*silence_ms)),
+            ],
         }
     }
 
@@ -280,6 +289,14 @@ impl<'f, N: AsRef<[u8]>, V: AsRef<[u8]>> FieldReader<'f, N, V> {
 
     fn number(&self, name: &'static str) -> Result<u64, EntryError> {
         decimal(self.text(name)?).ok_or_else(|| self.broken(name, "is not a decimal number of 64 bits"))
+    }
+
+    /// Returns the time without an entry after which the leader has failed.
+    fn silence(&self) -> Result<u64, EntryError> {
+        match self.number("w")? {
+            0 => Err(self.broken("w", "is no time")),
+            silence_ms => Ok(silence_ms),
+        }
     }
 
     fn names(&self, name: &'static str) -> Result<Vec<Box<str>>, EntryError> {

@@ -211,7 +211,12 @@ mod tests {
         let frames = frames.into_iter().collect::<crate::notification::Batch>().notification_frames().into_owned();
         let buffer: Arc<[u8]> = [frames.clone(), vec![0; 60_000]].concat().into();
         let mut history = History::new(1 << 20);
-        history.push(EntryContent::Canary { marker: "m".into(), sent_unix_ms: 0, channels: Vec::new() });
+        history.push(EntryContent::Canary {
+            marker: "m".into(),
+            sent_unix_ms: 0,
+            channels: Vec::new(),
+            silence_ms: 20_000,
+        });
         history.push(EntryContent::Notifications(Slice::new(&buffer, 0, frames.len(), 1, 1).into()));
         assert_eq!(Arc::strong_count(&buffer), 1);
         assert!((5_000..6_000).contains(&history.bytes()));
@@ -224,7 +229,7 @@ mod tests {
         let mut history = History::new(5_000);
         for number in 0..100 {
             let marker = number.to_string().into();
-            history.push(EntryContent::Canary { marker, sent_unix_ms: 0, channels: Vec::new() });
+            history.push(EntryContent::Canary { marker, sent_unix_ms: 0, channels: Vec::new(), silence_ms: 20_000 });
             (0..number % 7).for_each(|_| history.push(notification("x")));
             assert!(history.contents.front().is_some_and(is_canary));
             let sizes: usize = history.contents.iter().map(size_of_content).sum();

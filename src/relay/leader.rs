@@ -50,6 +50,11 @@ impl RelayPace {
     pub(crate) fn silence(&self) -> Duration {
         self.period.saturating_add(self.deadline)
     }
+
+    /// Returns the same time as readers of the stream need it, at least a millisecond.
+    fn silence_ms(&self) -> u64 {
+        u64::try_from(self.silence().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
 }
 
 /// The settings of one stream.
@@ -224,7 +229,8 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
         }
         self.status.receive_canary(now);
         let (marker, sent_unix_ms) = (marker.to_string().into(), marker.sent_unix_ms());
-        self.push(EntryContent::Canary { marker, sent_unix_ms, channels: self.setup.channels.clone() });
+        let (channels, silence_ms) = (self.setup.channels.clone(), self.setup.pace.silence_ms());
+        self.push(EntryContent::Canary { marker, sent_unix_ms, channels, silence_ms });
     }
 
     /// Does what is due, and appends what waits.
@@ -405,10 +411,10 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
         let Role::Engaged(Engagement { part, .. }) = &mut self.role else { return };
         let Part::TakingOver(takeover) = part else { return };
         let Takeover { claimed, barriers, has_gap } = takeover;
-        let channels = &self.setup.channels;
+        let relayed = (&*self.setup.channels, self.setup.pace.silence_ms());
         let started = match has_gap {
-            true => Some(claimed.start_with_gap(channels)),
-            false => barriers.iter().find_map(|barrier| claimed.start(&self.history, barrier, channels)),
+            true => Some(claimed.start_with_gap(relayed)),
+            false => barriers.iter().find_map(|barrier| claimed.start(&self.history, barrier, relayed)),
         };
         let Some(started) = started else { return };
         self.status.set_role(RelayRole::Leader, Some(started.outbox.term()));

@@ -25,7 +25,12 @@ fn batch(numbers: impl IntoIterator<Item = usize>) -> EntryContent {
 }
 
 fn canary(number: usize) -> EntryContent {
-    EntryContent::Canary { marker: format!("m{number}").into(), sent_unix_ms: 0, channels: vec!["c".into()] }
+    EntryContent::Canary {
+        marker: format!("m{number}").into(),
+        sent_unix_ms: 0,
+        channels: vec!["c".into()],
+        silence_ms: 20_000,
+    }
 }
 
 fn gap() -> EntryContent {
@@ -33,7 +38,7 @@ fn gap() -> EntryContent {
 }
 
 fn start(continues: Option<StreamPosition>) -> EntryContent {
-    EntryContent::Start { continues, channels: vec!["c".into()] }
+    EntryContent::Start { continues, channels: vec!["c".into()], silence_ms: 20_000 }
 }
 
 /// Returns a text such as `1 2 m3 4`.

@@ -114,13 +114,18 @@ mod tests {
     const ORIGIN: StreamOrigin = StreamOrigin { system: 7, timeline: 1, database: 5 };
 
     fn canary(number: u64) -> EntryContent {
-        EntryContent::Canary { marker: number.to_string().into(), sent_unix_ms: number, channels: Vec::new() }
+        EntryContent::Canary {
+            marker: number.to_string().into(),
+            sent_unix_ms: number,
+            channels: Vec::new(),
+            silence_ms: 20_000,
+        }
     }
 
     /// Returns an outbox of term 5 with entries that are numbered from 1.
     fn outbox(entries: u64) -> Outbox {
         let mut outbox = Outbox::new(5, ORIGIN);
-        outbox.push(EntryContent::Start { continues: None, channels: Vec::new() });
+        outbox.push(EntryContent::Start { continues: None, channels: Vec::new(), silence_ms: 20_000 });
         (2..=entries).for_each(|number| outbox.push(canary(number)));
         outbox
     }

@@ -4,7 +4,7 @@ use super::entry::{EntryContent, StreamEntry};
 use super::position::StreamPosition;
 
 /// The names of fields, and one that no version has.
-const NAMES: [&str; 15] = ["v", "k", "s", "t", "r", "p", "c", "n", "e", "a", "b", "m", "u", "z", "d"];
+const NAMES: [&str; 16] = ["v", "k", "s", "t", "r", "p", "c", "n", "e", "a", "b", "m", "u", "z", "d", "w"];
 
 /// Treats `data` as a sequence number and fields, each a byte for the name, one for the length, and the value. An entry that is
 /// read from them is written and read again: both are the same.
@@ -38,7 +38,7 @@ fn check_entry(position: StreamPosition, entry: &StreamEntry, fields: &[(&[u8], 
     for (at, (name, value)) in written.iter().enumerate() {
         assert!(written.iter().skip(at + 1).all(|(other, _)| other != name), "{name} is written twice");
         // Numbers may have been written with leading zeros.
-        if !matches!(*name, "s" | "t" | "a" | "b" | "u" | "p") {
+        if !matches!(*name, "s" | "t" | "a" | "b" | "u" | "w" | "p") {
             assert_eq!(given(name), Some(&**value), "{name}");
         }
     }
@@ -84,10 +84,18 @@ mod tests {
         let notifications = [frame(1, b"prices", b"7"), frame(-2, b"caf\xe9", b"\xff\0\n")].concat();
         [
             (0, EntryContent::Claim { relay: "db1 42".into() }),
-            (1, EntryContent::Start { continues: Some(at(9)), channels: channels() }),
+            (1, EntryContent::Start { continues: Some(at(9)), channels: channels(), silence_ms: 20_000 }),
             (2, EntryContent::Notifications(Batch::from_frames(&notifications).unwrap())),
             (3, EntryContent::Gap { channels: channels(), cause: "reset".into(), since_unix_ms: 1, until_unix_ms: 2 }),
-            (4, EntryContent::Canary { marker: "a 1".into(), sent_unix_ms: u64::MAX, channels: Vec::new() }),
+            (
+                4,
+                EntryContent::Canary {
+                    marker: "a 1".into(),
+                    sent_unix_ms: u64::MAX,
+                    channels: Vec::new(),
+                    silence_ms: 20_000,
+                },
+            ),
         ]
     }
 
@@ -98,20 +106,20 @@ mod tests {
         let [claim, start, batch, gap, canary] = contents().map(|(_, content)| stored(content));
         for (fields, kind, rest) in [
             (claim, "claim", r"r=db1 42"),
-            (start, "start", r"p=5-9 c=prices\x00Stra\xc3\x9fe"),
+            (start, "start", r"p=5-9 c=prices\x00Stra\xc3\x9fe w=20000"),
             (
                 batch,
                 "batch",
                 r"n=A\x00\x00\x00\x11\x00\x00\x00\x01prices\x007\x00A\x00\x00\x00\x11\xff\xff\xff\xfecaf\xe9\x00\xff\x00\n\x00",
             ),
             (gap, "gap", r"c=prices\x00Stra\xc3\x9fe e=reset a=1 b=2"),
-            (canary, "canary", r"m=a 1 u=18446744073709551615 c="),
+            (canary, "canary", r"m=a 1 u=18446744073709551615 c= w=20000"),
         ] {
             let texts: Vec<_> = fields.iter().map(text).collect();
             assert_eq!(texts.join(" "), format!("{} {rest}", common(kind)));
         }
-        let without = stored(EntryContent::Start { continues: None, channels: Vec::new() });
-        assert_eq!(without.iter().map(text).collect::<Vec<_>>().join(" "), format!("{} c=", common("start")));
+        let without = stored(EntryContent::Start { continues: None, channels: Vec::new(), silence_ms: 20_000 });
+        assert_eq!(without.iter().map(text).collect::<Vec<_>>().join(" "), format!("{} c= w=20000", common("start")));
     }
 
     #[test]
@@ -187,9 +195,12 @@ mod tests {
     fn r02_invalid_values_are_refused_with_the_field() {
         let canary = |marker: &'static [u8], sent: &'static [u8], channels: &'static [u8]| {
             let common: [(&str, &[u8]); 5] = [("v", b"1"), ("k", b"canary"), ("s", b"1"), ("t", b"1"), ("d", b"5")];
-            read(2, &[&common[..], &[("m", marker), ("u", sent), ("c", channels)]].concat())
+            read(2, &[&common[..], &[("m", marker), ("u", sent), ("c", channels), ("w", b"1")]].concat())
         };
-        assert!(canary(b"m", b"1", b"a\0b").is_ok());
+        let start = |silence: &'static [u8]| {
+            read(1, &[("v", b"1"), ("k", b"start"), ("s", b"1"), ("t", b"1"), ("d", b"5"), ("c", b"a"), ("w", silence)])
+        };
+        assert!(canary(b"m", b"1", b"a\0b").is_ok() && start(b"18446744073709551615").is_ok());
         for (entry, field) in [
             (canary(b"\xff", b"1", b"a"), "m"),
             (canary(b"m", b"+1", b"a"), "u"),
@@ -198,6 +209,8 @@ mod tests {
             (canary(b"m", b"1", b"a\0\0b"), "c"),
             (canary(b"m", b"1", b"a\0"), "c"),
             (read(2, &[("v", b"1"), ("k", b"canary"), ("s", b"1"), ("t", b"4294967296")]), "t"),
+            (start(b"0"), "w"),
+            (start(b"-1"), "w"),
         ] {
             let error = entry.unwrap_err();
             assert!(error.contains(&format!("its field {field:?}")), "{field}: {error}");
@@ -262,15 +275,21 @@ mod tests {
             EntryContent::Notifications(Batch::from_frames(&frames).unwrap())
         });
         let position = prop::option::of((any::<u64>(), any::<u64>()));
-        let start = (position, names()).prop_map(|(position, channels)| EntryContent::Start {
-            continues: position.map(|(term, sequence)| StreamPosition { term, sequence }),
-            channels,
-        });
+        let start =
+            (position, names(), 1..=u64::MAX).prop_map(|(position, channels, silence_ms)| EntryContent::Start {
+                continues: position.map(|(term, sequence)| StreamPosition { term, sequence }),
+                channels,
+                silence_ms,
+            });
         let gap = (names(), any::<String>(), any::<(u64, u64)>()).prop_map(|(channels, cause, (since, until))| {
             EntryContent::Gap { channels, cause: cause.into(), since_unix_ms: since, until_unix_ms: until }
         });
-        let canary = (any::<String>(), any::<u64>(), names()).prop_map(|(marker, sent_unix_ms, channels)| {
-            EntryContent::Canary { marker: marker.into(), sent_unix_ms, channels }
+        let canary = (any::<String>(), any::<u64>(), names(), 1..=u64::MAX);
+        let canary = canary.prop_map(|(marker, sent_unix_ms, channels, silence_ms)| EntryContent::Canary {
+            marker: marker.into(),
+            sent_unix_ms,
+            channels,
+            silence_ms,
         });
         prop_oneof![
             any::<String>().prop_map(|relay| (0, EntryContent::Claim { relay: relay.into() })),

@@ -652,7 +652,12 @@ fn r04_a_stream_that_another_database_fills_is_not_taken() {
     for origin in [StreamOrigin { system: 8, ..ORIGIN }, StreamOrigin { database: 6, ..ORIGIN }, later] {
         let mut simulation = Simulation::new(1, 1);
         let canary = |sequence: u64| {
-            let content = EntryContent::Canary { marker: "b 1 1".into(), sent_unix_ms: 1, channels: vec!["c".into()] };
+            let content = EntryContent::Canary {
+                marker: "b 1 1".into(),
+                sent_unix_ms: 1,
+                channels: vec!["c".into()],
+                silence_ms: 20_000,
+            };
             (StreamPosition { term: u64::MAX / 2, sequence }, StreamEntry { origin, content })
         };
         for sequence in 2..10 {

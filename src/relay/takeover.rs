@@ -120,6 +120,9 @@ pub(crate) struct ClaimedStream {
     tail: Tail,
 }
 
+/// The channels that are relayed, and the time without an entry after which their leader has failed, in milliseconds.
+pub(crate) type RelayedChannels<'c> = (&'c [Box<str>], u64);
+
 /// A term that can be started.
 pub(crate) struct StartedTerm {
     /// The start, and what follows it.
@@ -131,24 +134,29 @@ pub(crate) struct StartedTerm {
 impl ClaimedStream {
     /// Starts the term, or returns `None` if the history may yet receive what the former leader has appended: until it has the
     /// barrier, a canary that this relay has sent after its claim.
-    pub(crate) fn start(&self, history: &History, barrier: &str, channels: &[Box<str>]) -> Option<StartedTerm> {
+    pub(crate) fn start(&self, history: &History, barrier: &str, relayed: RelayedChannels<'_>) -> Option<StartedTerm> {
         match history.resume(&self.tail, barrier) {
-            Resume::Continue(rest) => Some(self.term(self.tail.last.map(|(last, _)| last), channels, rest)),
+            Resume::Continue(rest) => Some(self.term(self.tail.last.map(|(last, _)| last), relayed, rest)),
             Resume::Wait(_) => None,
             // The beginning of a stream is no gap of it.
-            Resume::Gap(ResumeGap::NoCanary(NoCanary::Empty)) => Some(self.start_with_gap(channels)),
-            Resume::Gap(why) => Some(StartedTerm { gap: Some(why), ..self.start_with_gap(channels) }),
+            Resume::Gap(ResumeGap::NoCanary(NoCanary::Empty)) => Some(self.start_with_gap(relayed)),
+            Resume::Gap(why) => Some(StartedTerm { gap: Some(why), ..self.start_with_gap(relayed) }),
         }
     }
 
     /// Starts the term behind a gap that is known.
-    pub(crate) fn start_with_gap(&self, channels: &[Box<str>]) -> StartedTerm {
-        self.term(None, channels, Vec::new())
+    pub(crate) fn start_with_gap(&self, relayed: RelayedChannels<'_>) -> StartedTerm {
+        self.term(None, relayed, Vec::new())
     }
 
-    fn term(&self, continues: Option<StreamPosition>, channels: &[Box<str>], rest: Vec<EntryContent>) -> StartedTerm {
+    fn term(
+        &self,
+        continues: Option<StreamPosition>,
+        (channels, silence_ms): RelayedChannels<'_>,
+        rest: Vec<EntryContent>,
+    ) -> StartedTerm {
         let mut outbox = Outbox::new(self.term, self.origin);
-        outbox.push(EntryContent::Start { continues, channels: channels.to_vec() });
+        outbox.push(EntryContent::Start { continues, channels: channels.to_vec(), silence_ms });
         rest.into_iter().for_each(|content| outbox.push(content));
         StartedTerm { outbox, gap: None }
     }

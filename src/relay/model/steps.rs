@@ -59,7 +59,7 @@ impl RelayModel {
     pub(super) fn content(&self, entry: ModelEntry) -> EntryContent {
         match entry {
             ModelEntry::Claim => EntryContent::Claim { relay: "relay".into() },
-            ModelEntry::Start(continues) => EntryContent::Start { continues, channels: Vec::new() },
+            ModelEntry::Start(continues) => EntryContent::Start { continues, channels: Vec::new(), silence_ms: 20_000 },
             ModelEntry::Event(event) => self.received(event),
             ModelEntry::Gap => {
                 EntryContent::Gap { channels: Vec::new(), cause: "reset".into(), since_unix_ms: 0, until_unix_ms: 0 }
@@ -347,7 +347,7 @@ fn can_fail(state: &RelayModelState, at: usize, fate: RequestFate) -> bool {
 }
 
 fn canary(marker: &str) -> EntryContent {
-    EntryContent::Canary { marker: marker.into(), sent_unix_ms: 0, channels: Vec::new() }
+    EntryContent::Canary { marker: marker.into(), sent_unix_ms: 0, channels: Vec::new(), silence_ms: 20_000 }
 }
 
 fn number(text: &str) -> u8 {

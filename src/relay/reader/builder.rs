@@ -8,9 +8,6 @@ use super::RelayReader;
 use crate::error::{ConfigError, Error, Escaped};
 use crate::relay::redis::EngineConfig;
 
-/// The time without an entry after which a stream counts as disconnected: the default period of the relays' canary, and its
-/// deadline.
-const SILENCE: Duration = Duration::from_secs(30);
 /// The longest name of a stream, in bytes.
 const NAME_MAX: usize = 512;
 
@@ -35,13 +32,13 @@ pub struct RelayReaderBuilder {
     engine: Result<EngineConfig, Error>,
     pub(super) streams: Vec<Box<str>>,
     pub(super) timeout: Option<Duration>,
-    pub(super) silence: Duration,
+    pub(super) silence: Option<Duration>,
     pub(super) reports_canaries: bool,
 }
 
 impl RelayReaderBuilder {
     pub(super) fn new(engine: Result<EngineConfig, Error>) -> Self {
-        Self { engine, streams: Vec::new(), timeout: None, silence: SILENCE, reports_canaries: false }
+        Self { engine, streams: Vec::new(), timeout: None, silence: None, reports_canaries: false }
     }
 
     /// Adds the stream with this name: the label of the database at the relay, or its `SYSTEMIDENTIFIER/DATABASE`. All streams are read
@@ -57,10 +54,10 @@ impl RelayReaderBuilder {
         self
     }
 
-    /// Sets the time without an entry after which a stream counts as disconnected. It must be longer than the period of the
-    /// canary of the relays, which is 15 s by default, and by the time that a takeover may last. The default is 30 s.
+    /// Sets the time without an entry after which a stream counts as disconnected. By default it is that of the relay, whose
+    /// entries name it: the period of its canary and the deadline, together 20 s unless the relay sets other times.
     pub fn silence(mut self, silence: Duration) -> Self {
-        self.silence = silence;
+        self.silence = Some(silence);
         self
     }
 
@@ -101,7 +98,7 @@ impl RelayReaderBuilder {
                 return Err(invalid(format!("the stream {shown:?} is given twice")));
             }
         }
-        if self.silence.is_zero() || engine.answer_timeout.is_zero() {
+        if self.silence.is_some_and(|silence| silence.is_zero()) || engine.answer_timeout.is_zero() {
             return Err(invalid("a time limit of zero: give one of at least a millisecond"));
         }
         Ok(RelayReader::new(self, Arc::new(engine)))

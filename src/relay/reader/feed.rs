@@ -45,7 +45,8 @@ enum FeedPhase {
 pub(super) struct StreamStart {
     /// The last entry of the last term that was started, if there is one.
     last: Option<StreamPosition>,
-    channels: Option<Vec<Box<str>>>,
+    /// The channels and the silence of the leader.
+    relayed: Option<(Vec<Box<str>>, Duration)>,
 }
 
 impl StreamStart {
@@ -54,11 +55,37 @@ impl StreamStart {
         // A claim alone makes no leader, and a term that was started has a later entry.
         if !at.is_claim() {
             self.last.get_or_insert(at);
-            if let EntryContent::Start { channels, .. } | EntryContent::Canary { channels, .. } = &entry.content {
-                self.channels.get_or_insert_with(|| channels.clone());
+            if let EntryContent::Start { channels, silence_ms, .. }
+            | EntryContent::Canary { channels, silence_ms, .. } = &entry.content
+            {
+                self.relayed.get_or_insert_with(|| (channels.clone(), Duration::from_millis(*silence_ms)));
             }
         }
-        self.channels.is_none()
+        self.relayed.is_none()
+    }
+}
+
+/// The time without an entry after which a stream counts as disconnected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FeedSilence {
+    /// That of the settings.
+    Fixed(Duration),
+    /// That of the leader, from its last entry.
+    OfLeader(Duration),
+}
+
+impl FeedSilence {
+    fn time(self) -> Duration {
+        match self {
+            Self::Fixed(time) | Self::OfLeader(time) => time,
+        }
+    }
+
+    /// Follows a leader whose canary, with its deadline, takes this time.
+    fn follow(&mut self, of_leader: Duration) {
+        if let Self::OfLeader(time) = self {
+            *time = of_leader;
+        }
     }
 }
 
@@ -68,7 +95,7 @@ pub(super) struct StreamFeed {
     pub(super) name: Box<str>,
     pub(super) key: String,
     /// The time without an entry after which the stream counts as disconnected.
-    silence: Duration,
+    silence: FeedSilence,
     reports_canaries: bool,
     phase: FeedPhase,
     follower: Follower,
@@ -93,7 +120,7 @@ impl StreamFeed {
         id: ConnId,
         name: &str,
         key: String,
-        silence: Duration,
+        silence: FeedSilence,
         reports_canaries: bool,
         now: ReadTime,
     ) -> Self {
@@ -116,6 +143,11 @@ impl StreamFeed {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn set_silence(&mut self, silence: FeedSilence) {
+        self.silence = silence;
+    }
+
     /// Returns `true` if [`begin`](Self::begin) must be called before entries are read.
     pub(super) fn must_begin(&self) -> bool {
         self.phase == FeedPhase::Beginning
@@ -133,7 +165,7 @@ impl StreamFeed {
 
     /// Returns the time at which the stream must be [checked](Self::check_silence) if no entry arrives.
     pub(super) fn deadline(&self) -> Instant {
-        let silent = later(self.last.0, self.silence);
+        let silent = later(self.last.0, self.silence.time());
         if self.is_away { silent.max(self.next_check) } else { silent }
     }
 
@@ -141,7 +173,8 @@ impl StreamFeed {
     pub(super) fn begin(&mut self, start: StreamStart, now: ReadTime, out: &mut Vec<FeedOutput>) {
         self.follower = Follower::starting_at(start.last);
         self.phase = FeedPhase::Following;
-        let Some(mut channels) = start.channels else { return };
+        let Some((mut channels, silence)) = start.relayed else { return };
+        self.silence.follow(silence);
         if !self.is_open {
             self.last = now;
             self.channels = Some(channels.into());
@@ -179,10 +212,13 @@ impl StreamFeed {
         let broken = self.unreported.take().or(broken);
         let since = std::mem::replace(&mut self.last, now);
         let before = self.channels.clone().unwrap_or_default();
-        if let EntryContent::Start { channels, .. } | EntryContent::Canary { channels, .. } = &entry.content
-            && self.channels.as_deref() != Some(channels)
+        if let EntryContent::Start { channels, silence_ms, .. } | EntryContent::Canary { channels, silence_ms, .. } =
+            &entry.content
         {
-            self.channels = Some(channels.as_slice().into());
+            self.silence.follow(Duration::from_millis(*silence_ms));
+            if self.channels.as_deref() != Some(channels) {
+                self.channels = Some(channels.as_slice().into());
+            }
         }
         if !self.is_open {
             // Nothing was promised before, so nothing is missing, and nothing is delivered.
@@ -215,7 +251,7 @@ impl StreamFeed {
         if now.0 < self.deadline() {
             return false;
         }
-        let silence = self.silence;
+        let silence = self.silence.time();
         let error = match self.follower.position() {
             _ if self.is_away => None,
             Some(_) => Some(self.error(&format_args!(
@@ -228,7 +264,7 @@ impl StreamFeed {
         if let Some(error) = error {
             self.leave(error, out);
         }
-        self.next_check = later(now.0, self.silence);
+        self.next_check = later(now.0, silence);
         true
     }
 
@@ -242,7 +278,7 @@ impl StreamFeed {
 
     /// Handles a failure to reach the engine, which is no loss before the silence is.
     pub(super) fn fail(&mut self, error: &Error, now: ReadTime, out: &mut Vec<FeedOutput>) {
-        if !self.is_lost() && (!self.is_open || now.0 >= later(self.last.0, self.silence)) {
+        if !self.is_lost() && (!self.is_open || now.0 >= later(self.last.0, self.silence.time())) {
             self.leave(error.clone(), out);
         }
     }

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 pub use self::builder::RelayReaderBuilder;
 use self::engine_clock::EngineClock;
-use self::feed::{CarriedChannels, FeedOutput, StreamFeed};
+use self::feed::{CarriedChannels, FeedOutput, FeedSilence, StreamFeed};
 use self::queue::{ReaderQueue, Waited};
 use self::reading::StreamThread;
 use crate::clock;
@@ -33,6 +33,9 @@ use crate::error::Error;
 use crate::manager::{ConnId, Event, EventSource};
 use crate::notification::Batch;
 use crate::relay::redis::{EngineConfig, Interrupt, commands};
+
+/// The silence of a stream until an entry names that of its leader: the default period of the canary, and its deadline.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// Receives the notifications of databases from the streams to which relays append them.
 ///
@@ -84,7 +87,7 @@ use crate::relay::redis::{EngineConfig, Interrupt, commands};
 /// | [`Lost`](Event::Lost) | the stream cannot be read: the login is refused, the key is no stream of a relay, or an entry is of a newer version |
 ///
 /// An engine that cannot be reached is no loss: the reader connects again and continues at its position. If the stream was silent
-/// for [longer](RelayReaderBuilder::silence) than the relays' canary allows, it is reported as disconnected. A gap is reported if the
+/// for longer than the canary of its relay [allows](RelayReaderBuilder::silence), it is reported as disconnected. A gap is reported if the
 /// relay reports one, if entries were trimmed or lost, or if the stream was deleted or replaced by an older one.
 ///
 /// # Limits
@@ -161,9 +164,10 @@ impl RelayReader {
         let (number, interrupt) = (self.queue.restart(), Arc::<Interrupt>::default());
         let now = reading::read_time();
         let settings = &self.settings;
+        let silence = settings.silence.map_or(FeedSilence::OfLeader(SILENCE), FeedSilence::Fixed);
         let feeds = self.ids.iter().zip(&settings.streams).map(|(id, name)| {
             let key = commands::key_of(name);
-            StreamFeed::new(*id, name, key, settings.silence, settings.reports_canaries, now)
+            StreamFeed::new(*id, name, key, silence, settings.reports_canaries, now)
         });
         let thread = StreamThread {
             config: (*self.engine).clone(),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::feed::{FeedOutput, ReadTime, StreamFeed, StreamStart};
+use super::feed::{FeedOutput, FeedSilence, ReadTime, StreamFeed, StreamStart};
 use crate::error::Error;
 use crate::manager::{ConnId, Event};
 use crate::notification::{Batch, Notification};
@@ -24,11 +24,11 @@ fn names(names: &[&str]) -> Vec<Box<str>> {
 }
 
 fn start(continues: Option<StreamPosition>, channels: &[&str]) -> EntryContent {
-    EntryContent::Start { continues, channels: names(channels) }
+    EntryContent::Start { continues, channels: names(channels), silence_ms: 20_000 }
 }
 
 fn canary(channels: &[&str]) -> EntryContent {
-    EntryContent::Canary { marker: "a 1".into(), sent_unix_ms: 5, channels: names(channels) }
+    EntryContent::Canary { marker: "a 1".into(), sent_unix_ms: 5, channels: names(channels), silence_ms: 20_000 }
 }
 
 fn batch(payload: &str) -> EntryContent {
@@ -45,7 +45,7 @@ impl Script {
     fn new() -> Self {
         let now = (Instant::now(), SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
         let id = ConnId::of_source(1, "shop");
-        Self { feed: StreamFeed::new(id, "shop", "notifyman:shop".into(), SILENCE, true, now), now }
+        Self { feed: StreamFeed::new(id, "shop", "notifyman:shop".into(), FeedSilence::Fixed(SILENCE), true, now), now }
     }
 
     /// Returns a feed that is open at 5-9, with the channels a and b.
@@ -206,6 +206,41 @@ fn r03_silence_is_a_loss_and_its_end_is_a_gap_without_channels_if_nothing_is_mis
     script.wait(30);
     assert_begins(&script.silent(Some(at(6, 2))), &["disconnected"]);
     assert_begins(&script.receive(at(6, 4), batch("4")), &["gap [a b] 2: stream \"shop\": the stream continues", "4"]);
+}
+
+#[test]
+fn r03_the_silence_is_that_of_the_leader_unless_the_reader_has_another_one() {
+    let seconds = Duration::from_secs;
+    let slow_canary = |silence_ms| EntryContent::Canary {
+        marker: "a 1".into(),
+        sent_unix_ms: 5,
+        channels: names(&["a"]),
+        silence_ms,
+    };
+    let of_leader = || {
+        let mut script = Script::new();
+        script.feed.set_silence(FeedSilence::OfLeader(seconds(20)));
+        script
+    };
+    // Before a leader is known; by the entry with which the reader begins; by a later one; and by a start.
+    let mut script = of_leader();
+    assert_eq!(script.feed.deadline(), script.now.0 + seconds(20));
+    assert_eq!(script.begin(&[(at(5, 9), slow_canary(65_000))]), ["opened; a"]);
+    assert_eq!(script.feed.deadline(), script.now.0 + seconds(65));
+    script.wait(64);
+    assert_eq!(script.silent(None), [] as [&str; 0]);
+    assert_eq!(script.receive(at(5, 10), slow_canary(3_000)), ["canary; a"]);
+    assert_eq!(script.feed.deadline(), script.now.0 + seconds(3));
+    script.wait(3);
+    assert_begins(&script.silent(Some(at(5, 10))), &["disconnected: stream \"shop\": no entry for 3s"]);
+    script.receive(at(6, 1), start(Some(at(5, 10)), &["a"]));
+    assert_eq!(script.feed.deadline(), script.now.0 + seconds(20));
+    // A time that no clock reaches, and a reader's own.
+    script.receive(at(6, 2), slow_canary(u64::MAX));
+    assert!(script.feed.deadline() > script.now.0 + seconds(1_000_000));
+    let mut script = Script::open();
+    script.receive(at(5, 10), slow_canary(1_000));
+    assert_eq!(script.feed.deadline(), script.now.0 + SILENCE);
 }
 
 #[test]

@@ -53,7 +53,12 @@ fn entry(content: EntryContent) -> StreamEntry {
 }
 
 fn canary(marker: &str) -> StreamEntry {
-    entry(EntryContent::Canary { marker: marker.into(), sent_unix_ms: 1, channels: vec!["a".into()] })
+    entry(EntryContent::Canary {
+        marker: marker.into(),
+        sent_unix_ms: 1,
+        channels: vec!["a".into()],
+        silence_ms: 20_000,
+    })
 }
 
 fn marker(entry: &StreamEntry) -> &str {
@@ -68,7 +73,7 @@ fn r06_an_engine_refuses_an_older_leader_and_keeps_the_order() {
         assert_eq!(sink.top().unwrap(), None);
         assert!(sink.unix_ms().unwrap() > 1_700_000_000_000);
         let claim = entry(EntryContent::Claim { relay: "a".into() });
-        let start = entry(EntryContent::Start { continues: None, channels: vec!["a".into()] });
+        let start = entry(EntryContent::Start { continues: None, channels: vec!["a".into()], silence_ms: 20_000 });
         sink.append(&[]).unwrap();
         sink.append(&[(at(5, 0), claim.clone())]).unwrap();
         sink.append(&[(at(5, 1), start), (at(5, 2), canary("1")), (at(5, 3), canary("2"))]).unwrap();
