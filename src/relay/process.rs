@@ -9,18 +9,23 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::clock;
+use crate::config::Config;
 use crate::error::Error;
 use crate::manager::{Backoff, CANARY_CHANNEL, ConnId, Event, Handle, Jitter, NotificationManager};
 use crate::relay::builder::RelayBuilder;
 use crate::relay::identity::RelayIdentity;
 use crate::relay::inbox::{Inbox, Received};
-use crate::relay::leader::{StreamLeader, StreamSetup};
+use crate::relay::leader::{RelayPace, StreamLeader, StreamSetup};
 use crate::relay::redis::{EngineConfig, RedisSink};
 use crate::relay::session::{LeaderSession, MARKER_CHANNEL, ManagedSession};
 use crate::relay::sink::Sink;
 use crate::relay::status::{RelayRole, RelayStatus, StreamStatus};
+
+/// The shortest limit for opening a session, and for a request on it.
+const LIMIT_MIN: Duration = Duration::from_secs(3);
 
 /// A relay that runs on threads of its own, until it is stopped or dropped.
 ///
@@ -79,7 +84,7 @@ impl Relay {
         let mut inboxes = HashMap::new();
         for (index, database) in (0_u64..).zip(databases) {
             let listened = database.channels.iter().map(|channel| &**channel).chain([MARKER_CHANNEL]);
-            let id = manager.dial(&database.config, listened)?;
+            let id = manager.dial(limited(&database.config, pace), listened)?;
             let inbox = Arc::new(Inbox::default());
             let shown = database.config.get_label().map_or_else(|| id.to_string(), str::to_owned);
             let status = Arc::new(StreamStatus::new(&shown, Arc::clone(&inbox), Arc::clone(&on_event)));
@@ -149,6 +154,14 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Limits each wait of a session to the time after which a leader counts as failed, so that a half-open link is replaced then.
+fn limited(config: &Config, pace: RelayPace) -> Config {
+    let limit = pace.silence().max(LIMIT_MIN);
+    let within = |timeout: Option<Duration>| timeout.map_or(limit, |timeout| timeout.min(limit));
+    let (call, connect) = (within(config.get_call_timeout()), within(config.get_connect_timeout()));
+    config.clone().call_timeout(call).connect_timeout(connect)
 }
 
 /// Records that the thread of a stream has ended, also by a panic.

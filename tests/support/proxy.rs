@@ -58,13 +58,23 @@ impl Proxy {
 
     /// Stops forwarding in both directions, also ends of streams, and keeps every socket open.
     pub fn black_hole(&self) {
-        self.shared.change(|it| it.black_hole = true);
+        self.shared.change(|it| it.held = [true; 2]);
+    }
+
+    /// Stops forwarding to the server alone: a link that is half open.
+    pub fn black_hole_to_server(&self) {
+        self.shared.change(|it| it.held[usize::from(false)] = true);
+    }
+
+    /// Stops forwarding to clients alone: a link that is half open.
+    pub fn black_hole_to_client(&self) {
+        self.shared.change(|it| it.held[usize::from(true)] = true);
     }
 
     /// Ends a black hole (bytes that were held back are forwarded), slowness, a byte limit, and the refusal of connections.
     pub fn resume(&self) {
         self.shared.change(|it| {
-            it.black_hole = false;
+            it.held = [false; 2];
             it.pace = None;
             it.limit = None;
             it.refuse = false;
@@ -182,7 +192,8 @@ impl Drop for Proxy {
 /// The state of the controls, and the present connections.
 struct Controls {
     upstream: SocketAddr,
-    black_hole: bool,
+    /// Nothing is forwarded to the server, and nothing to clients.
+    held: [bool; 2],
     refuse: bool,
     ended: bool,
     listening: bool,
@@ -204,7 +215,7 @@ impl Shared {
     fn new(upstream: SocketAddr) -> Self {
         let controls = Controls {
             upstream,
-            black_hole: false,
+            held: [false; 2],
             refuse: false,
             ended: false,
             listening: true,
@@ -243,9 +254,9 @@ impl Shared {
         count.load(SeqCst)
     }
 
-    /// Waits until there is no black hole, and returns the controls; fails if the connection has been cut.
-    fn wait_to_forward(&self, link: &ProxiedConnection) -> io::Result<MutexGuard<'_, Controls>> {
-        let held = |it: &mut Controls| it.black_hole && !it.ended && !link.is_cut();
+    /// Waits until there is no black hole in this direction, and returns the controls; fails if the connection has been cut.
+    fn wait_to_forward(&self, link: &ProxiedConnection, to_client: bool) -> io::Result<MutexGuard<'_, Controls>> {
+        let held = |it: &mut Controls| it.held[usize::from(to_client)] && !it.ended && !link.is_cut();
         let controls = self.changed.wait_while(self.lock(), held).unwrap();
         match controls.ended || link.is_cut() {
             true => Err(ErrorKind::ConnectionAborted.into()),
@@ -400,10 +411,10 @@ fn from_server(shared: &Shared, link: &ProxiedConnection) {
     let mut buffer = [0; 16 << 10];
     loop {
         let piece = match (&link.server).read(&mut buffer) {
-            Ok(0) if shared.wait_to_forward(link).is_ok() => return drop(link.client.shutdown(Shutdown::Write)),
+            Ok(0) if shared.wait_to_forward(link, true).is_ok() => return drop(link.client.shutdown(Shutdown::Write)),
             Ok(0) => return,
             Ok(n) => &buffer[..n],
-            Err(_) if shared.wait_to_forward(link).is_ok() => return link.cut_rst(),
+            Err(_) if shared.wait_to_forward(link, true).is_ok() => return link.cut_rst(),
             Err(_) => return,
         };
         if forward(shared, link, piece, true).is_err() {
@@ -418,10 +429,10 @@ fn from_client(shared: &Shared, link: &ProxiedConnection) {
     let mut buffer = [0; 16 << 10];
     loop {
         let piece = match (&link.client).read(&mut buffer) {
-            Ok(0) if shared.wait_to_forward(link).is_ok() => return drop(link.server.shutdown(Shutdown::Write)),
+            Ok(0) if shared.wait_to_forward(link, false).is_ok() => return drop(link.server.shutdown(Shutdown::Write)),
             Ok(0) => return,
             Ok(n) => &buffer[..n],
-            Err(_) if shared.wait_to_forward(link).is_ok() => return link.cut_rst(),
+            Err(_) if shared.wait_to_forward(link, false).is_ok() => return link.cut_rst(),
             Err(_) => return,
         };
         let _ = forward(shared, link, piece, false);
@@ -435,7 +446,7 @@ fn forward(shared: &Shared, link: &ProxiedConnection, mut bytes: &[u8], to_clien
         false => (&link.server, &shared.from_client),
     };
     while !bytes.is_empty() {
-        let controls = shared.wait_to_forward(link)?;
+        let controls = shared.wait_to_forward(link, to_client)?;
         let (pace, limit) = (controls.pace, controls.limit.filter(|_| to_client));
         drop(controls);
         let allowed = limit.map_or(u64::MAX, |limit| limit.saturating_sub(link.forwarded.load(SeqCst)));

@@ -1,7 +1,9 @@
 //! Two relays as processes between PostgreSQL and an engine, with a ledger by number: everything that was sent is delivered, or a
 //! gap is reported in its place.
 
+mod clock;
 mod engine_faults;
+mod link_faults;
 mod relay_faults;
 
 use std::io::{BufRead as _, BufReader};
@@ -15,7 +17,7 @@ use notifyman::relay::RelayReader;
 use notifyman::{Config, Connection, Event};
 
 use crate::support::server::{LIMIT, eventually};
-use crate::support::{Cluster, EngineServer, Options, cluster};
+use crate::support::{Cluster, EngineServer, Options, Proxy, cluster};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_notifyman");
 /// The pause between two notifications.
@@ -178,6 +180,12 @@ fn send(database: &str, is_over: &AtomicBool, sent: &AtomicU64) -> Vec<u64> {
     uncertain
 }
 
+/// The links of one relay.
+struct RelayLinks {
+    postgres: Proxy,
+    engine: Proxy,
+}
+
 /// PostgreSQL, two relays and an engine.
 struct Whole {
     postgres: Cluster,
@@ -190,7 +198,28 @@ impl Whole {
     fn start(relay_engines: &[String], reader_engines: &[String]) -> (Self, Ledger) {
         let postgres = Cluster::start(Options::new().max_connections(20)).unwrap();
         let relays = (0..2).map(|_| RelayProcess::start(&postgres.url(), relay_engines)).collect();
-        let whole = Self { postgres, relays, engines: relay_engines.to_vec() };
+        Self { postgres, relays, engines: relay_engines.to_vec() }.open(reader_engines)
+    }
+
+    /// Starts two relays that have links of their own to PostgreSQL and to the engine.
+    fn with_links(engine: &EngineServer) -> (Self, Ledger, [RelayLinks; 2]) {
+        let postgres = Cluster::start(Options::new().max_connections(20)).unwrap();
+        let links = [0, 1].map(|_| RelayLinks {
+            postgres: Proxy::start(([127, 0, 0, 1], postgres.port()).into()),
+            engine: Proxy::start(([127, 0, 0, 1], engine.port).into()),
+        });
+        let start = |links: &RelayLinks| {
+            let database = format!("postgres://postgres@{}/postgres", links.postgres.addr());
+            RelayProcess::start(&database, &[format!("redis://{}", links.engine.addr())])
+        };
+        let relays = links.iter().map(start).collect();
+        let (whole, ledger) = Self { postgres, relays, engines: Vec::new() }.open(&[engine.url()]);
+        (whole, ledger, links)
+    }
+
+    /// Waits until everything runs, and begins to send.
+    fn open(self, reader_engines: &[String]) -> (Self, Ledger) {
+        let whole = self;
         whole.leader();
         eventually("the other one is a candidate", || whole.candidate().is_some());
         let ledger = Ledger::start(&whole.postgres.url(), reader_engines);
