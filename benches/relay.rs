@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! tests/with-postgres --tools cargo bench --all-features --bench relay -- --seconds 20 --readers 1000
+//! benches/run --only S8    # the same, written to target/bench-results/ as a table and a plot
 //! ```
 //!
 //! | part | what is compared |
@@ -16,8 +17,11 @@
 
 #[path = "../tests/support/cluster.rs"]
 mod cluster;
+#[path = "relay/report.rs"]
+mod report;
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -28,15 +32,18 @@ use notifyman::relay::RelayReader;
 use notifyman::{Connection, Event, NotificationManager};
 
 use self::cluster::{Cluster, EngineKind, EngineServer, Options};
+use self::report::{KillResult, NotifyCost, Results};
 
 const CHANNEL: &str = "prices";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_notifyman");
 
 /// The options of a run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct BenchOptions {
     seconds: u64,
     readers: usize,
+    /// The directory to which the results are written.
+    out: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -47,26 +54,36 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let BenchOptions { seconds, readers, out } = options.clone();
+    let mut results = Results { readers, seconds, load: report::load(), ..Results::default() };
     let bench = Bench::start(options);
-    bench.fan_out();
-    bench.flood();
-    bench.latency();
-    bench.idle();
-    bench.kill();
+    bench.fan_out(&mut results);
+    results.flood_per_second = bench.flood();
+    bench.latency(&mut results);
+    results.idle_wakeups = bench.idle();
+    results.kill = bench.kill();
+    println!("\n{}", results.markdown());
+    if let Some(out) = out {
+        results.write(&out).unwrap();
+    }
     ExitCode::SUCCESS
 }
 
 fn options() -> Result<BenchOptions, String> {
-    let mut options = BenchOptions { seconds: 5, readers: 100 };
+    let mut options = BenchOptions { seconds: 5, readers: 100, out: None };
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     while let Some(word) = words.next() {
+        if word == "--out" {
+            options.out = Some(words.next().ok_or("--out takes a directory")?.into());
+            continue;
+        }
         let number =
             words.next().and_then(|value| value.parse::<u64>().ok()).filter(|number| (1..=2000).contains(number));
         let number = number.ok_or_else(|| format!("{word} takes a number from 1 to 2000"))?;
         match word.as_str() {
             "--seconds" => options.seconds = number,
             "--readers" => options.readers = number as usize,
-            _ => return Err(format!("unknown option {word}; options are --seconds and --readers")),
+            _ => return Err(format!("unknown option {word}; options are --seconds, --readers and --out")),
         }
     }
     Ok(options)
@@ -140,15 +157,20 @@ impl Bench {
             // The name of the program may contain spaces.
             let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect();
             let parent: u32 = fields[1].parse().ok()?;
-            let ticks: u64 = fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?;
-            (pid == postmaster || parent == postmaster).then_some(ticks)
+            if pid != postmaster && parent != postmaster {
+                return None;
+            }
+            // In nanoseconds, if the kernel keeps this account; a tick of the other one is a hundredth of a second.
+            let exact = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok();
+            let exact = exact.and_then(|text| text.split(' ').next()?.parse().ok()).map(Duration::from_nanos);
+            let ticks = || Some(fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?);
+            exact.or_else(|| Some(Duration::from_millis(10 * ticks()?)))
         });
-        // A tick of the kernel's accounts is a hundredth of a second.
-        Duration::from_millis(10 * processes.sum::<u64>())
+        processes.sum()
     }
 
     /// Notifies at a pace. Returns the processor time of the server for each notification, and the median time of a commit.
-    fn paced(&self, per_second: u64) -> (Duration, Duration) {
+    fn paced(&self, per_second: u64) -> NotifyCost {
         let mut db = self.session();
         let (pause, begin, before) = (Duration::from_secs(1) / per_second as u32, Instant::now(), self.server_time());
         let mut commits = Vec::new();
@@ -159,14 +181,12 @@ impl Bench {
             thread::sleep(pause.saturating_sub(at.elapsed()));
         }
         let took = self.server_time() - before;
-        (took / commits.len() as u32, percentile(&mut commits, 50))
+        NotifyCost { server: took / commits.len() as u32, commit: percentile(&mut commits, 50) }
     }
 
-    fn fan_out(&self) {
+    fn fan_out(&self, results: &mut Results) {
         let rate = 50;
-        let (cost, commit) = self.paced(rate);
-        println!("fan-out at {rate} NOTIFY/s      server time for one    commit, p50");
-        println!("  two relays, no reader   {:>16} us {:>11} us", cost.as_micros(), commit.as_micros());
+        results.alone = self.paced(rate);
         let is_over = Arc::<AtomicBool>::default();
         let received = Arc::<AtomicU64>::default();
         thread::scope(|scope| {
@@ -182,14 +202,10 @@ impl Bench {
                 };
                 thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, read).unwrap();
             }
-            let (with, slow) = self.paced(rate);
+            results.relayed = self.paced(rate);
             is_over.store(true, Relaxed);
-            let readers = self.options.readers;
-            println!("  {readers:>5} readers           {:>16} us {:>11} us", with.as_micros(), slow.as_micros());
-            let ratio = |with: Duration, without: Duration| with.as_secs_f64() / without.as_secs_f64();
-            println!("  ratio                  {:>18.2} {:>14.2}", ratio(with, cost), ratio(slow, commit));
         });
-        println!("  (each reader received {} notifications)", received.load(Relaxed) / self.options.readers as u64);
+        println!("each reader received {} notifications", received.load(Relaxed) / self.options.readers as u64);
 
         // With a thousand direct listeners, PostgreSQL before version 19 cannot sustain more.
         let listeners = (0..self.options.readers).map(|_| {
@@ -201,18 +217,12 @@ impl Bench {
         let handle = nm.handle();
         thread::scope(|scope| {
             scope.spawn(|| while nm.next_event().is_some() {});
-            let (cost, commit) = self.paced(10);
-            println!(
-                "  {:>5} direct, at 10/s   {:>16} us {:>11} us",
-                self.options.readers,
-                cost.as_micros(),
-                commit.as_micros()
-            );
+            results.direct = self.paced(10);
             drop(handle.stop());
         });
     }
 
-    fn flood(&self) {
+    fn flood(&self) -> f64 {
         let (mut reader, sent) = (self.reader(), 100_000 * self.options.seconds.min(10));
         let begin = Instant::now();
         thread::scope(|scope| {
@@ -232,10 +242,11 @@ impl Bench {
             }
             let rate = received as f64 / begin.elapsed().as_secs_f64();
             println!("flood: {rate:.0} notifications per second through the relay, {gaps} gaps");
-        });
+            rate
+        })
     }
 
-    fn latency(&self) {
+    fn latency(&self, results: &mut Results) {
         let mut direct = self.session();
         direct.listen([CHANNEL]).unwrap();
         let mut nm = NotificationManager::new([direct]).timeout(Duration::from_millis(100));
@@ -272,14 +283,12 @@ impl Bench {
             is_over.store(true, Relaxed);
             (direct.join().unwrap(), relayed.join().unwrap())
         });
-        println!("latency at 5,000/s       p50 us     p99 us   notifications");
-        for (name, ages) in [("direct", &mut direct), ("behind the relay", &mut relayed)] {
-            let (half, most) = (percentile(ages, 50).as_micros(), percentile(ages, 99).as_micros());
-            println!("  {name:<18} {half:>10} {most:>10} {:>15}", ages.len());
-        }
+        println!("latency: {} notifications, of which {} arrived behind the relay", direct.len(), relayed.len());
+        results.latency_direct = [50, 99].map(|percent| percentile(&mut direct, percent));
+        results.latency_relayed = [50, 99].map(|percent| percentile(&mut relayed, percent));
     }
 
-    fn idle(&self) {
+    fn idle(&self) -> f64 {
         let mut reader = RelayReader::builder([self.engine.url()]).stream("shop").build().unwrap();
         while !matches!(reader.next_event(), Some(Event::Opened(_))) {}
         let handle = reader.handle();
@@ -295,10 +304,11 @@ impl Bench {
             // This thread wakes once itself.
             let per_minute = woken.saturating_sub(1) as f64 * 60.0 / time.as_secs_f64();
             println!("idle: {per_minute:.1} wake-ups of a reader per minute, in {} s (with canaries)", time.as_secs());
-        });
+            per_minute
+        })
     }
 
-    fn kill(mut self) {
+    fn kill(mut self) -> KillResult {
         let mut reader = self.reader();
         let url = self.cluster.url();
         let is_over = AtomicBool::new(false);
@@ -343,13 +353,8 @@ impl Bench {
             thread::sleep(Duration::from_secs(2));
             is_over.store(true, Relaxed);
             let (next, repeated, lost, gaps, pause) = reading.join().unwrap();
-            let lost = lost + sent - next;
-            println!(
-                "kill -9 of the leader at 5,000/s: {sent} sent, {lost} lost, {repeated} repeated, {gaps} gaps; longest pause \
-                 {} ms",
-                pause.as_millis()
-            );
-        });
+            KillResult { sent, lost: lost + sent - next, repeated, gaps, pause }
+        })
     }
 }
 
