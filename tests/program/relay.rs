@@ -149,6 +149,18 @@ fn r01_listen_from_runs_a_command_for_notifications_and_gaps_as_before_a_relay()
     let finished = listener.finish();
     finished.ends_with(1);
     assert_eq!(finished.out, [format!("2 1 shop prices {} ", db.pid())]);
+
+    let nowhere = format!("redis://:very-secret@127.0.0.1:{}", refusing_port());
+    let listener = Running::start(&["listen", "--from", &nowhere, "--stream", "shop", "prices", "--exec", "echo run"]);
+    let message = listener.err.next();
+    assert!(
+        message.starts_with("notifyman: nothing arrives from stream shop, retrying: redis://127.0.0.1:"),
+        "{message}"
+    );
+    listener.signal("TERM");
+    let finished = listener.finish();
+    finished.ends_with(143);
+    assert_eq!((finished.out(), message.contains("very-secret")), (String::new(), false));
 }
 
 #[test]

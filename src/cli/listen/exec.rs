@@ -9,7 +9,7 @@ use super::connections::monitor;
 use super::delivery::DeliveryChecks;
 use super::pool::CommandPool;
 use super::recovery::{CANARY_DEADLINE, backoff};
-use super::relayed::reader;
+use super::relayed::{ReportingReader, reader};
 use super::watcher::ConnectionWatcher;
 use crate::cli::args::ListenArgs;
 use crate::cli::connect::{configs, failure_with_advice};
@@ -89,7 +89,7 @@ fn of_servers(args: &ListenArgs) -> Result<Connected, Failure> {
 }
 
 fn of_streams(args: &ListenArgs) -> Result<Connected, Failure> {
-    let notifier = Notifier::over(reader(args)?).autorun(false).keep_trying(true).build::<usize>();
+    let notifier = Notifier::over(ReportingReader(reader(args)?)).autorun(false).keep_trying(true).build::<usize>();
     let databases = notifier.databases().into_iter().map(|handle| (handle.config(), handle)).collect();
     Ok((notifier, databases))
 }

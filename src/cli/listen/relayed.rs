@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use notifyman::relay::RelayReader;
-use notifyman::{ConnId, Error, Event, NotificationRef};
+use notifyman::{ConnId, Error, Event, EventSource, NotificationRef};
 
 use super::print::Printer;
 use crate::cli::args::ListenArgs;
@@ -47,6 +47,43 @@ pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
     }
     let is_complete = listener.is_complete && matches!(printer.left, None | Some(0));
     Ok(if is_complete { Exit::Done } else { Exit::Incomplete })
+}
+
+fn report_silence(id: ConnId, error: &Error) {
+    print_message(format_args!("nothing arrives from stream {id}, retrying: {error:#}"));
+}
+
+/// A reader that reports on standard error that nothing arrives, for a notifier, which does not report the errors of first attempts.
+pub(super) struct ReportingReader(pub(super) RelayReader);
+
+impl EventSource for ReportingReader {
+    fn connections(&self) -> Vec<ConnId> {
+        self.0.connections()
+    }
+
+    fn start(&mut self) -> Result<(), Error> {
+        self.0.start()
+    }
+
+    fn next_event(&mut self) -> Option<Event> {
+        let event = self.0.next_event();
+        if let Some(Event::Disconnected(id, error)) = &event {
+            report_silence(*id, error);
+        }
+        event
+    }
+
+    fn channels(&self, conn: ConnId) -> Option<Vec<Box<str>>> {
+        self.0.channels(conn)
+    }
+
+    fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.0.set_timeout(timeout);
+    }
+
+    fn stopper(&self) -> Box<dyn Fn() + Send + Sync> {
+        self.0.stopper()
+    }
 }
 
 /// The state of the loop.
@@ -104,7 +141,7 @@ impl StreamListener {
             }
             Event::Disconnected(id, error) => {
                 self.monitor.away(number(id), &error);
-                print_message(format_args!("nothing arrives from stream {id}, retrying: {error:#}"));
+                report_silence(id, &error);
             }
             Event::Unlistened(id, channels) => {
                 let wanted: Vec<_> = channels.iter().filter(|it| self.is_wanted(it.as_bytes())).collect();
