@@ -5,6 +5,10 @@ use notifyman::{Config, Connection, Error};
 use super::label;
 use super::outcome::Failure;
 
+/// The error of a label that is none. It does not repeat the text, which may be a password that has lost its place.
+const LABEL: &str = "the label before a URL has 1 to 63 characters, ASCII letters, digits, '_', '-' or '.', as in \
+                     berlin=postgres://db1/shop";
+
 /// Returns the settings of a connection string, which may have a label, with the `PG*` environment variables as defaults, as
 /// in `psql`.
 pub(crate) fn config(url: Option<&str>) -> Result<Config, Error> {
@@ -18,10 +22,17 @@ pub(crate) fn config(url: Option<&str>) -> Result<Config, Error> {
 
 /// Like [`config`], for several connection strings; an error contains the position of its string.
 pub(crate) fn configs(urls: &[Option<&str>]) -> Result<Vec<Config>, Failure> {
+    let numbered = |number: usize, problem: &str| match urls.len() {
+        1 => Failure::Usage(problem.to_owned()),
+        _ => Failure::Usage(format!("URL number {number}: {problem}")),
+    };
     let config = |(number, url): (usize, &Option<&str>)| {
+        if url.is_some_and(label::is_misspelled) {
+            return Err(numbered(number, LABEL));
+        }
         config(*url).map_err(|error| match urls.len() {
             1 => Failure::from(error),
-            _ => Failure::Usage(format!("URL number {number}: {error:#}")),
+            _ => numbered(number, &format!("{error:#}")),
         })
     };
     (1..).zip(urls).map(config).collect()

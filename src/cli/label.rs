@@ -12,11 +12,30 @@ pub(super) fn split(text: &str) -> (Option<&str>, &str) {
     }
 }
 
+/// Returns `true` if there is something before a URL that is neither a label nor a keyword, such as `a/b=postgres://h`.
+pub(super) fn is_misspelled(text: &str) -> bool {
+    let is_url = |rest: &str| ["postgres://", "postgresql://"].iter().any(|scheme| starts_with(rest, scheme));
+    let (label, rest) = text.split_once('=').unwrap_or(("", text));
+    let has_scheme = |text: &str| text.contains("://");
+    is_url(rest.trim_start())
+        && text.contains('=')
+        && !has_scheme(label)
+        && !is_keyword(label)
+        && split(text).0.is_none()
+}
+
+fn starts_with(text: &str, scheme: &str) -> bool {
+    text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+}
+
+/// Returns `true` for the name of a connection keyword, each of which accepts an empty value.
+fn is_keyword(text: &str) -> bool {
+    Config::without_env(&format!("{text}=''")).is_ok()
+}
+
 fn is_label(text: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    // Every keyword accepts an empty value.
-    let is_keyword = || Config::without_env(&format!("{text}=''")).is_ok();
-    (1..=63).contains(&text.len()) && text.chars().all(is_part) && !is_keyword()
+    (1..=63).contains(&text.len()) && text.chars().all(is_part) && !is_keyword(text)
 }
 
 #[cfg(test)]
@@ -33,6 +52,15 @@ mod tests {
             assert_eq!(split(text), (Some(label), url));
         }
         let long = format!("{}=postgres://h", "x".repeat(64));
+        let misspelled = ["a/b=postgres://h", "münchen=postgres://h", "ber lin=postgres://h", "=postgres://h", &long];
+        for text in misspelled.into_iter().chain(["berlin=POSTGRES://h", "berlin= postgres://h"]) {
+            assert!(is_misspelled(text), "{text}");
+        }
+        for text in
+            ["postgres://h/d?a=postgres://", "postgres://u:p=w@h", "host=db1", "berlin=postgres://h", "a/b=c", ""]
+        {
+            assert!(!is_misspelled(text), "{text}");
+        }
         for text in [
             "postgres://h/d?a=postgres://",
             "postgres://h/d",
@@ -56,6 +84,7 @@ mod tests {
         for keyword in ["dbname", "host", "password", "user", "sslmode", "service", "passfile", "options", "port"] {
             let text = format!("{keyword}=postgres://u:secret@h/d");
             assert_eq!(split(&text), (None, text.as_str()), "{keyword}");
+            assert!(!is_misspelled(&text), "{keyword}");
         }
     }
 }

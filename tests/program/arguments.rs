@@ -28,6 +28,18 @@ fn a_connection_string_is_refused_as_a_channel_and_its_password_is_not_repeated(
 }
 
 #[test]
+fn what_is_no_label_before_a_url_is_refused_and_not_repeated() {
+    for args in
+        [["listen", "--url", "s3/cr3t=postgres://db/shop", "prices"].as_slice(), &["worker", "s3/cr3t=postgres://db"]]
+    {
+        let finished = run(args);
+        finished.ends_with(2);
+        assert!(finished.err().contains("the label before a URL has 1 to 63 characters"), "{finished:#?}");
+        assert!(!finished.err().contains("s3"), "{finished:#?}");
+    }
+}
+
+#[test]
 fn no_error_of_the_command_line_repeats_a_connection_string() {
     let url = "postgres://app:s3cr3t@db/shop";
     for args in [
