@@ -185,6 +185,8 @@ impl NotifierBuilder {
     /// # Ok(()) }
     /// ```
     ///
+    /// It has no effect on a notifier that is [over a source](crate::Notifier::over): a relay has a canary of its own.
+    ///
     /// # Errors
     ///
     /// [`Error::Config`] for a period of less than a second.

@@ -1,4 +1,4 @@
-//! The unit for systemd in the recipes, checked by systemd itself.
+//! The units for systemd in the documentation, checked by systemd itself.
 
 use std::fs;
 use std::process::Command;
@@ -7,9 +7,14 @@ use super::*;
 use crate::support::tools::not_run;
 
 #[test]
-fn the_unit_of_the_recipes_is_valid() {
-    let recipes = include_str!("../../src/docs/recipes.md");
-    let unit = recipes.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+fn the_units_of_the_documentation_are_valid() {
+    for page in [include_str!("../../src/docs/recipes.md"), include_str!("../../src/docs/relay.md")] {
+        let unit = page.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        verify(unit);
+    }
+}
+
+fn verify(unit: &str) {
     let installed = ["/usr/local/bin/notifyman", "/usr/local/bin/invalidate"];
     let unit = installed.iter().fold(unit.to_owned(), |unit, path| unit.replace(path, PROGRAM));
     let directory = std::env::temp_dir().join(format!("notifyman-unit-{}", std::process::id()));
