@@ -134,7 +134,8 @@ impl Bench {
 
     /// Returns a reader that is open.
     fn reader(&self) -> RelayReader {
-        let reader = RelayReader::builder([self.engine.url()]).stream("shop").timeout(Duration::from_millis(100));
+        let reader =
+            RelayReader::builder([self.engine.url()]).unwrap().stream("shop").timeout(Duration::from_millis(100));
         let mut reader = reader.build().unwrap();
         while !matches!(reader.next_event(), Some(Event::Opened(_))) {}
         reader
@@ -289,7 +290,7 @@ impl Bench {
     }
 
     fn idle(&self) -> f64 {
-        let mut reader = RelayReader::builder([self.engine.url()]).stream("shop").build().unwrap();
+        let mut reader = RelayReader::builder([self.engine.url()]).unwrap().stream("shop").build().unwrap();
         while !matches!(reader.next_event(), Some(Event::Opened(_))) {}
         let handle = reader.handle();
         let time = self.time().max(Duration::from_secs(2));

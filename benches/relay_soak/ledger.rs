@@ -62,7 +62,7 @@ impl Ledger {
             threads: Mutex::default(),
         };
         for number in 0..readers {
-            let builder = RelayReader::builder([engine]).stream("shop").silence(SILENCE);
+            let builder = RelayReader::builder([engine]).unwrap().stream("shop").silence(SILENCE);
             let builder = builder.call_timeout(Duration::from_secs(1)).timeout(Duration::from_millis(50));
             let reader = builder.build().map_err(|error| error.to_string())?;
             let (state, is_over) = (Arc::clone(&ledger.state), Arc::clone(&ledger.is_over));

@@ -127,7 +127,14 @@ exit code is 1 if a command failed, or something may be missing.
 
 With --from, notifications are read from the streams to which a relay appends
 them, in the place of databases; --exec works in the same way. The number of a
-connection is then that of the --stream, and its label is the stream's name.
+connection is then that of the --stream, and its label is the stream's name:
+  notifyman listen --from redis://r1 --from redis://r2 --stream shop prices
+The name of a stream is the label of the database at the relay, without the
+`notifyman:` of its key. A stream without an entry is reported immediately, and
+read once it has one. What was relayed before the start is not read, channels
+that the relay does not carry are reported, and the silence after which a
+stream counts as disconnected is that of the relay, 20 seconds by default. Give
+the password of the engine in REDISCLI_AUTH, as for redis-cli.
 
 Exit codes: 1 also if any connection was lost or was never opened, or if
 --timeout expired before --count; 130 and 143 after a signal; the others as in

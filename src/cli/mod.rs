@@ -15,6 +15,7 @@ mod connect;
 mod demo;
 mod doctor;
 mod duration;
+mod engine;
 mod health;
 mod label;
 mod listen;

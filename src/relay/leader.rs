@@ -473,7 +473,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
             let _ = self.session.unlock();
         }
         self.role = Role::Away;
-        self.status.set_role(RelayRole::Away, None);
+        self.status.stop();
     }
 }
 

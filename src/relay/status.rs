@@ -92,6 +92,8 @@ pub enum RelayChange {
     HolderEnded(i32),
     /// A newer leader has taken the stream over.
     Superseded,
+    /// The relay was stopped.
+    Stopped,
 }
 
 impl fmt::Display for RelayEvent {
@@ -107,6 +109,7 @@ impl fmt::Display for RelayEvent {
                 write!(f, "the leader appended nothing, so the server was asked to end its session (process {pid})")
             }
             RelayChange::Superseded => f.write_str("a newer leader has taken over"),
+            RelayChange::Stopped => f.write_str("this relay has stopped"),
         }
     }
 }
@@ -187,6 +190,14 @@ impl StreamStatus {
             (state.role, state.term) = (role, term);
             state.leader_seen = None;
             is_new.then_some(RelayChange::Role(role))
+        });
+    }
+
+    /// Reports that the relay was stopped, and is away from then on.
+    pub(crate) fn stop(&self) {
+        self.update(|state| {
+            (state.role, state.term) = (RelayRole::Away, None);
+            Some(RelayChange::Stopped)
         });
     }
 

@@ -60,6 +60,8 @@ fn r07_health_is_red_whenever_nothing_is_relayed() {
     let finished = relay.finish();
     finished.ends_with(143);
     assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    let end = finished.err.iter().rev().take(2).map(String::as_str).collect::<Vec<_>>();
+    assert!(end[0] == "notifyman: shop: this relay has stopped" && !end[1].contains("away from"), "{end:?}");
 }
 
 #[test]
@@ -102,7 +104,11 @@ fn listen_prints_what_relays_have_appended_and_names_channels_that_are_not_relay
     let relay = Running::start(&["relay", "-u", &url, "--to", &engine.url(), "--canary", "1s", "prices", "other"]);
     let from = ["listen", "--from", &engine.url(), "--stream", "shop", "--json"];
     let listener = Running::start(&[&from[..], &["-n", "2", "prices", "stock"]].concat());
-    assert_eq!(listener.err.next(), "notifyman: reading stream shop");
+    // The stream may have no entry yet.
+    let lines = std::iter::repeat_with(|| listener.err.next());
+    lines.take_while(|line| line != "notifyman: reading stream shop").for_each(|line| {
+        assert!(line.contains("no entry of a relay"), "{line}");
+    });
     let missing = listener.err.next();
     assert!(missing.starts_with("notifyman: stream shop: channel \"stock\" is not relayed"), "{missing}");
     let mut db = connect(&server);
@@ -198,4 +204,25 @@ fn r09_worker_from_prints_the_changes_that_a_relay_has_appended() {
         assert!(refused.err().contains(message), "{refused:?}");
     }
     run(&["worker", "--from", "name", "--stream", "shop", &server.url()]).ends_with(2);
+}
+
+#[test]
+fn r06_a_stream_that_does_not_exist_is_reported_immediately_and_the_password_is_in_the_environment() {
+    if !engine::has(EngineKind::Redis) {
+        return;
+    }
+    let engine = EngineServer::start(EngineKind::Redis, ["requirepass s3cr3t"]);
+    let from = ["listen", "--from", &engine.url(), "prices", "--stream"];
+    let mut listen = command(PROGRAM);
+    let listener = Running::spawn(listen.args(from).arg("shpo").env("REDISCLI_AUTH", "s3cr3t"));
+    let reported = listener.err.next();
+    assert!(reported.contains("the engine has no entry of a relay at \"notifyman:shpo\" yet"), "{reported}");
+    listener.signal("TERM");
+    listener.finish().ends_with(143);
+    let refused = run(&[&from[..], &["shop"]].concat());
+    refused.ends_with(1);
+    assert!(!refused.err().contains("s3cr3t") && refused.err().contains("stream shop is lost"), "{refused:?}");
+    let refused = run(&[&from[..], &["notifyman:shop"]].concat());
+    refused.ends_with(2);
+    assert!(refused.err().contains("give \"shop\""), "{refused:?}");
 }

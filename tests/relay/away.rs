@@ -56,7 +56,7 @@ fn r06_a_half_open_connection_is_replaced_within_the_silence_and_the_time_limit(
     let Some(engine) = redis(&[]) else { return };
     let writer = StreamWriter::start(&engine, "shop", 5);
     let through = Proxy::start(([127, 0, 0, 1], engine.port).into());
-    let reader = RelayReader::builder([format!("redis://{}", through.addr())]).stream("shop").timeout(LIMIT);
+    let reader = RelayReader::builder([format!("redis://{}", through.addr())]).unwrap().stream("shop").timeout(LIMIT);
     let mut reader = open(reader.silence(SILENCE).call_timeout(Duration::from_millis(300)));
     through.black_hole();
     let begin = Instant::now();
@@ -157,7 +157,7 @@ fn r06_an_unreachable_server_does_not_hide_the_master_behind_it() {
     with_engines(&[], |engine| {
         let writer = StreamWriter::start(&engine, "shop", 5);
         let dead = format!("redis://127.0.0.1:{}", refusing_port());
-        let reader = RelayReader::builder([dead, engine.url()]).stream("shop").timeout(LIMIT);
+        let reader = RelayReader::builder([dead, engine.url()]).unwrap().stream("shop").timeout(LIMIT);
         let mut reader = open(reader);
         writer.batch(&engine, &["1"]);
         assert_eq!(next(&mut reader), "1");

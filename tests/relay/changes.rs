@@ -44,7 +44,7 @@ fn r09_changes_are_relayed_while_they_are_notified_and_otherwise_there_is_a_faul
     installer().build(&mut db).unwrap();
     eventually("the relay leads", leads);
 
-    let reader = RelayReader::builder([engine.url()]).stream("shop").silence(3 * SECOND).build().unwrap();
+    let reader = RelayReader::builder([engine.url()]).unwrap().stream("shop").silence(3 * SECOND).build().unwrap();
     let mut changes = Worker::new([]).timeout(LIMIT).follow(reader).unwrap();
     assert!(matches!(changes.next(), Some(Some((1, ChangeEvent::Connected)))));
     db.execute("INSERT INTO price VALUES (1, 'a')").unwrap();

@@ -50,7 +50,7 @@ fn r03_a_new_leader_is_followed_with_a_gap_unless_it_continues_exactly_here() {
         fourth.add(&engine, &gap);
         expect(&mut reader, &["gap [b]: stream \"shop\": restarted"]);
         let fifth = StreamWriter::claim(&engine, &fourth.key, 10);
-        fifth.add(&engine, &[("k", b"start"), ("c", b"b\0c"), ("p", b"9-10")]);
+        fifth.add(&engine, &[("k", b"start"), ("c", b"b\0c"), ("w", b"20000"), ("p", b"9-10")]);
         expect(&mut reader, &["gap []: stream \"shop\": the relay has added channels", "unlistened [a]"]);
     });
 }
@@ -142,7 +142,7 @@ fn r03_a_replica_without_the_last_entries_that_is_promoted_is_a_gap() {
         };
         let first = StreamWriter::start(&master, "shop", 5);
         let replica = master.start_replica(kind);
-        let reader = notifyman::relay::RelayReader::builder([master.url(), replica.url()]);
+        let reader = notifyman::relay::RelayReader::builder([master.url(), replica.url()]).unwrap();
         let mut reader = open(reader.stream("shop").timeout(crate::support::server::LIMIT));
         first.batch(&master, &["1"]);
         expect(&mut reader, &["1"]);

@@ -60,7 +60,7 @@ fn r03_many_streams_are_read_on_one_connection() {
     with_engines(&[], |engine| {
         let names: Vec<_> = (0..100).map(|number| format!("db {number}")).collect();
         let writers: Vec<_> = names.iter().map(|name| StreamWriter::start(&engine, name, 5)).collect();
-        let builder = notifyman::relay::RelayReader::builder([engine.url()]).timeout(LIMIT);
+        let builder = notifyman::relay::RelayReader::builder([engine.url()]).unwrap().timeout(LIMIT);
         let mut reader = names.iter().fold(builder, |builder, name| builder.stream(name)).build().unwrap();
         expect(&mut reader, &["opened"; 100]);
         for round in 0..3 {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use notifyman::relay::RelayReader;
+use notifyman::relay::{Relay, RelayReader};
 
 use super::support::{SILENCE, StreamWriter, expect, next, open, redis, settings, with_engines};
 use crate::support::pki::Authority;
@@ -64,7 +64,10 @@ fn r01_a_login_is_used_and_a_wrong_one_ends_the_reader_without_showing_it() {
     with_engines(&["user app on >se%cret ~notifyman:* +@all"], |engine| {
         let writer = StreamWriter::start(&engine, "shop", 5);
         let reader = |login: &str| {
-            RelayReader::builder([engine.url().replace("//", &format!("//{login}@"))]).stream("shop").timeout(LIMIT)
+            RelayReader::builder([engine.url().replace("//", &format!("//{login}@"))])
+                .unwrap()
+                .stream("shop")
+                .timeout(LIMIT)
         };
         let mut good = open(reader("app:se%25cret"));
         writer.batch(&engine, &["1"]);
@@ -96,7 +99,7 @@ fn r01_the_documented_privileges_of_a_reader_suffice() {
         assert_eq!(engine.ask_bytes(&words), "OK");
         let writer = StreamWriter::start(&engine, "shop", 5);
         let url = engine.url().replace("//", "//reader:SECRET@");
-        let reader = RelayReader::builder([url + "/0"]).stream("shop").timeout(LIMIT).silence(SILENCE);
+        let reader = RelayReader::builder([url + "/0"]).unwrap().stream("shop").timeout(LIMIT).silence(SILENCE);
         let mut reader = open(reader.report_canaries(true));
         writer.batch(&engine, &["1"]);
         writer.canary(&engine, 4_000_000_000_000);
@@ -119,7 +122,7 @@ fn r01_an_encrypted_engine_is_verified() {
         let root = std::env::temp_dir().join(format!("notifyman-relay-root-{}.crt", std::process::id()));
         std::fs::write(&root, ca.pem()).unwrap();
         let writer = StreamWriter::start(&engine, "shop", 5);
-        let reader = |url: String| RelayReader::builder([url]).stream("shop").timeout(LIMIT).silence(SILENCE);
+        let reader = |url: String| RelayReader::builder([url]).unwrap().stream("shop").timeout(LIMIT).silence(SILENCE);
         for host in ["127.0.0.1", "localhost"] {
             let url = engine.url().replace("127.0.0.1", host) + "?sslrootcert=" + root.to_str().unwrap();
             let mut reader = open(reader(url));
@@ -145,15 +148,28 @@ fn r01_an_encrypted_engine_is_verified() {
 #[test]
 fn r01_a_reader_with_wrong_settings_is_a_usage_error() {
     for (builder, problem) in [
-        (RelayReader::builder(["redis://a"]), "there is no stream"),
-        (RelayReader::builder(["redis://a"]).stream(""), "has 1 to 512 bytes"),
-        (RelayReader::builder(["redis://a"]).stream("x").stream("x"), "the stream \"x\" is given twice"),
-        (RelayReader::builder(["redis://a"]).stream("x").silence(Duration::ZERO), "a time limit of zero"),
-        (RelayReader::builder(["redis://a"]).stream("x").call_timeout(Duration::ZERO), "a time limit of zero"),
-        (RelayReader::builder(["http://a"]).stream("x"), "unknown scheme \"http\""),
-        (RelayReader::builder([] as [&str; 0]).stream("x"), "give at least one"),
+        (RelayReader::builder(["redis://a"]).unwrap(), "there is no stream"),
+        (RelayReader::builder(["redis://a"]).unwrap().stream(""), "has 1 to 512 bytes"),
+        (RelayReader::builder(["redis://a"]).unwrap().stream("x").stream("x"), "the stream \"x\" is given twice"),
+        (RelayReader::builder(["redis://a"]).unwrap().stream("x").silence(Duration::ZERO), "a time limit of zero"),
+        (RelayReader::builder(["redis://a"]).unwrap().stream("x").call_timeout(Duration::ZERO), "a time limit of zero"),
+        (RelayReader::builder(["redis://a"]).unwrap().stream("notifyman:shop"), "give \"shop\""),
     ] {
         let error = builder.build().unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains(problem), "{error}");
+    }
+    // The engine of a reader and of a relay is given, and refused, in the same ways.
+    let refused = [
+        RelayReader::builder("http://a").map(drop),
+        Relay::builder("http://a").map(drop),
+        RelayReader::builder(["redis://a", "http://b"]).map(drop),
+        Relay::builder(vec!["redis://a".to_owned(), "http://b".to_owned()]).map(drop),
+        RelayReader::builder([] as [&str; 0]).map(drop),
+        Relay::builder([] as [&str; 0]).map(drop),
+    ];
+    for (number, found) in refused.into_iter().enumerate() {
+        let error = found.unwrap_err();
+        let problem = if number < 4 { "unknown scheme \"http\"" } else { "give at least one" };
         assert!(error.is_usage() && error.to_string().contains(problem), "{error}");
     }
 }
@@ -167,7 +183,8 @@ fn r01_a_unix_socket_works() {
     engine.kill();
     engine.restart();
     let writer = StreamWriter::start(&engine, "shop", 5);
-    let mut reader = open(RelayReader::builder([format!("unix://{}", path.display())]).stream("shop").timeout(LIMIT));
+    let mut reader =
+        open(RelayReader::builder([format!("unix://{}", path.display())]).unwrap().stream("shop").timeout(LIMIT));
     writer.batch(&engine, &["1"]);
     expect(&mut reader, &["1"]);
 }

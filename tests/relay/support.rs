@@ -36,7 +36,7 @@ impl StreamWriter {
     /// Starts a term that begins with a gap, and carries the channels a and b.
     pub fn start(engine: &EngineServer, name: &str, term: u64) -> Self {
         let writer = Self::claim(engine, &format!("notifyman:{name}"), term);
-        writer.add(engine, &[("k", b"start"), ("c", b"a\0b")]);
+        writer.add(engine, &[("k", b"start"), ("c", b"a\0b"), ("w", b"20000")]);
         writer
     }
 
@@ -44,7 +44,7 @@ impl StreamWriter {
     pub fn continue_after(engine: &EngineServer, other: &Self, term: u64) -> Self {
         let writer = Self::claim(engine, &other.key, term);
         let last = format!("{}-{}", other.term, other.next() - 1);
-        writer.add(engine, &[("k", b"start"), ("c", b"a\0b"), ("p", last.as_bytes())]);
+        writer.add(engine, &[("k", b"start"), ("c", b"a\0b"), ("w", b"20000"), ("p", last.as_bytes())]);
         writer
     }
 
@@ -91,7 +91,10 @@ impl StreamWriter {
     pub fn canary(&self, engine: &EngineServer, unix_ms: u64) {
         let marker = format!("test {}", self.next());
         let sent = unix_ms.to_string();
-        self.add(engine, &[("k", b"canary"), ("m", marker.as_bytes()), ("u", sent.as_bytes()), ("c", b"a\0b")]);
+        self.add(
+            engine,
+            &[("k", b"canary"), ("m", marker.as_bytes()), ("u", sent.as_bytes()), ("c", b"a\0b"), ("w", b"20000")],
+        );
     }
 }
 
@@ -108,7 +111,7 @@ pub fn frame(channel: &str, payload: &[u8]) -> Vec<u8> {
 
 /// Returns the settings of a reader of the stream `shop`, which waits at most [`LIMIT`] for an event.
 pub fn settings(engine: &EngineServer) -> RelayReaderBuilder {
-    RelayReader::builder([engine.url()]).stream("shop").timeout(LIMIT)
+    RelayReader::builder([engine.url()]).unwrap().stream("shop").timeout(LIMIT)
 }
 
 /// Returns a reader of the stream `shop` that has reported [`Event::Opened`].

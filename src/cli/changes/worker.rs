@@ -5,15 +5,14 @@ use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use notifyman::Escaped;
 use notifyman::changes::{ChangeEvent, Changes, Worker};
-use notifyman::relay::RelayReader;
 
 use super::args::{self, GiveUp};
 use super::exec::{self, CommandOutcome};
 use super::line::EventLine;
 use crate::cli::clock;
 use crate::cli::connect::configs;
+use crate::cli::engine;
 use crate::cli::health::{HealthServer, SourceMonitor, canary_period, proof_limit};
 use crate::cli::listen::REPORT_AFTER;
 use crate::cli::outcome::{Exit, Failure};
@@ -114,9 +113,9 @@ fn start_from_relay(args: &args::WorkerArgs) -> Result<Started, Failure> {
     if args.streams.is_empty() {
         return Err(Failure::Usage("a relay as --from needs the label of each database as --stream".to_owned()));
     }
-    let streams = args.streams.iter().fold(RelayReader::builder(&args.from), |builder, name| builder.stream(name));
+    let streams = engine::reader(&args.from, &args.streams)?;
     let changes = Worker::new([]).tables(args.tables.clone()).timeout(TICK).follow(streams.build()?)?;
-    let places = args.streams.iter().map(|stream| format!("stream {}", Escaped(stream))).collect();
+    let places = args.streams.iter().map(|stream| engine::place(stream)).collect();
     Ok(Started { changes, places, labels: args.streams.iter().cloned().map(Some).collect() })
 }
 

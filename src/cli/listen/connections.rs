@@ -7,11 +7,12 @@
 
 use std::time::{Duration, Instant};
 
-use notifyman::{Config, Error, Escaped};
+use notifyman::{Config, Error};
 
 use crate::cli::args::ListenArgs;
 use crate::cli::clock;
 use crate::cli::connect::advice;
+use crate::cli::engine;
 use crate::cli::health::SourceMonitor;
 use crate::cli::output::{counted, print_message, print_message_with_advice};
 
@@ -58,7 +59,7 @@ impl Connections {
     pub(super) fn new(configs: &[Config], args: &ListenArgs, monitor: SourceMonitor) -> Self {
         // The settings of a stream have no address.
         let place = |config: &Config| match (args.from.is_empty(), config.get_label()) {
-            (false, Some(stream)) => format!("stream {}", Escaped(stream)),
+            (false, Some(stream)) => engine::place(stream),
             _ => config.to_string(),
         };
         let opening = |config: &Config| TrackedConnection { place: place(config), state: TrackedState::Opening };

@@ -9,6 +9,7 @@ use notifyman::{ConnId, Error, Event, EventSource, NotificationRef};
 use super::print::Printer;
 use crate::cli::args::ListenArgs;
 use crate::cli::clock;
+use crate::cli::engine;
 use crate::cli::health::SourceMonitor;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::print_message;
@@ -20,7 +21,7 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 /// Returns the reader of the streams.
 pub(super) fn reader(args: &ListenArgs) -> Result<RelayReader, Error> {
-    args.streams.iter().fold(RelayReader::builder(&args.from), |builder, name| builder.stream(name)).build()
+    engine::reader(&args.from, &args.streams)?.build()
 }
 
 pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {

@@ -5,10 +5,11 @@ mod health;
 
 use std::sync::{Arc, mpsc};
 
-use notifyman::relay::{EngineConfig, Relay};
+use notifyman::relay::Relay;
 
 use self::args::RelayArgs;
 use super::connect::configs;
+use super::engine::engine;
 use super::health::HealthServer;
 use super::outcome::{Exit, Failure};
 use super::output::print_message;
@@ -17,9 +18,12 @@ use super::target::or_environment;
 
 pub(super) fn run(args: &RelayArgs) -> Result<Exit, Failure> {
     let configs = configs(&or_environment(&args.urls))?;
-    let mut engine = EngineConfig::new(&args.to)?;
-    if let Ok(password) = std::env::var("REDISCLI_AUTH") {
-        engine = engine.default_password(password);
+    let engine = engine(&args.to)?;
+    if !args.quiet {
+        for config in &configs {
+            let stream = config.get_label().map_or("SYSTEM/DATABASE, named once it is connected", |label| label);
+            print_message(format_args!("relaying {config} to the stream notifyman:{stream} at {engine}"));
+        }
     }
     let mut relay = Relay::builder(engine)?.keep(args.keep).canary(args.canary, args.canary_deadline);
     if !args.quiet {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::RelayReader;
 use crate::error::{ConfigError, Error, Escaped};
 use crate::relay::redis::EngineConfig;
+use crate::relay::redis::commands::KEY_PREFIX;
 
 /// The longest name of a stream, in bytes.
 const NAME_MAX: usize = 512;
@@ -17,7 +18,7 @@ const NAME_MAX: usize = 512;
 /// use std::time::Duration;
 /// use notifyman::relay::RelayReader;
 ///
-/// let reader = RelayReader::builder(["redis://cache1", "redis://cache2"])
+/// let reader = RelayReader::builder(["redis://cache1", "redis://cache2"])?
 ///     .stream("berlin")
 ///     .stream("oslo")
 ///     .timeout(Duration::from_secs(2))
@@ -29,7 +30,7 @@ const NAME_MAX: usize = 512;
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct RelayReaderBuilder {
-    engine: Result<EngineConfig, Error>,
+    engine: EngineConfig,
     pub(super) streams: Vec<Box<str>>,
     pub(super) timeout: Option<Duration>,
     pub(super) silence: Option<Duration>,
@@ -37,7 +38,7 @@ pub struct RelayReaderBuilder {
 }
 
 impl RelayReaderBuilder {
-    pub(super) fn new(engine: Result<EngineConfig, Error>) -> Self {
+    pub(super) fn new(engine: EngineConfig) -> Self {
         Self { engine, streams: Vec::new(), timeout: None, silence: None, reports_canaries: false }
     }
 
@@ -61,8 +62,9 @@ impl RelayReaderBuilder {
         self
     }
 
-    /// Reports canaries as [`Event::CanaryReceived`](crate::Event::CanaryReceived), which a [fence](crate::fence) needs. Off by
-    /// default, because each wakes the program, and asks the engine for its time.
+    /// Sets whether the canaries of the relay are reported as [`Event::CanaryReceived`](crate::Event::CanaryReceived): off by default,
+    /// because each then wakes the program, and asks the engine for its time. A [fence](crate::fence) works without them, and needs
+    /// them only for [`as_of`](crate::fence::FenceChannel::as_of), which is as fine as the period of the relay's canary.
     pub fn report_canaries(mut self, report: bool) -> Self {
         self.reports_canaries = report;
         self
@@ -70,9 +72,7 @@ impl RelayReaderBuilder {
 
     /// Sets the time limit for connecting to one server, and for each of its answers. The default is 5 s.
     pub fn call_timeout(mut self, limit: Duration) -> Self {
-        if let Ok(engine) = &mut self.engine {
-            (engine.connect_timeout, engine.answer_timeout) = (limit, limit);
-        }
+        (self.engine.connect_timeout, self.engine.answer_timeout) = (limit, limit);
         self
     }
 
@@ -80,9 +80,9 @@ impl RelayReaderBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if a URL is invalid, or if there is no stream, or one twice.
+    /// [`Error::Config`] if there is no stream, or one twice, and for an invalid name or time.
     pub fn build(self) -> Result<RelayReader, Error> {
-        let engine = self.engine.clone()?;
+        let engine = self.engine.clone();
         if self.streams.is_empty() {
             return Err(invalid("there is no stream: give the name of at least one"));
         }
@@ -92,6 +92,12 @@ impl RelayReaderBuilder {
                 return Err(invalid(format!(
                     "the name of a stream has 1 to {NAME_MAX} bytes, and {shown:?} has {}",
                     name.len()
+                )));
+            }
+            if let Some(label) = name.strip_prefix(KEY_PREFIX) {
+                let label = Escaped(label.chars().take(60).collect::<String>()).to_string();
+                return Err(invalid(format!(
+                    "the name of a stream has no {KEY_PREFIX:?}, which only its key has: give {label:?}"
                 )));
             }
             if self.streams.iter().take(number).any(|other| other == name) {

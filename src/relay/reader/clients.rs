@@ -40,7 +40,7 @@ impl Client {
     /// Starts a reader of this crate.
     fn of_this_crate(url: &str) -> Self {
         let (sender, lines) = channel();
-        let reader = RelayReader::builder([url]).stream("shop").build();
+        let reader = RelayReader::builder([url]).unwrap().stream("shop").build();
         let mut reader = reader.unwrap();
         thread::spawn(move || {
             while let Some(event) = reader.next_event() {

@@ -173,7 +173,18 @@ impl StreamFeed {
     pub(super) fn begin(&mut self, start: StreamStart, now: ReadTime, out: &mut Vec<FeedOutput>) {
         self.follower = Follower::starting_at(start.last);
         self.phase = FeedPhase::Following;
-        let Some((mut channels, silence)) = start.relayed else { return };
+        let Some((mut channels, silence)) = start.relayed else {
+            if start.last.is_none() && !self.is_open {
+                let place = Escaped(&self.key).to_string();
+                self.leave(
+                    self.error(&format_args!(
+                        "the engine has no entry of a relay at {place:?} yet: check the name and the relays"
+                    )),
+                    out,
+                );
+            }
+            return;
+        };
         self.silence.follow(silence);
         if !self.is_open {
             self.last = now;

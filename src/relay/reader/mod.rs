@@ -48,7 +48,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 ///
 /// # fn main() -> Result<(), notifyman::Error> {
 /// # fn flush(_: &str) {}
-/// let mut reader = RelayReader::builder(["redis://cache1", "redis://cache2"])
+/// let mut reader = RelayReader::builder(["redis://cache1", "redis://cache2"])?
 ///     .stream("shop")
 ///     .build()?;
 /// while let Some(event) = reader.next_event() {
@@ -80,7 +80,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// |---|---|
 /// | [`Opened`](Event::Opened) | the position in the stream and its channels are known; what is relayed from now on is returned |
 /// | [`Notifies`](Event::Notifies) | notifications, in the order in which the server sent them |
-/// | [`Disconnected`](Event::Disconnected) | the first attempt to read has failed, or the stream is silent: no relay leads, or the engine cannot be reached |
+/// | [`Disconnected`](Event::Disconnected) | the first attempt to read has failed, the stream has no entry yet, or it is silent: no relay leads, or the engine cannot be reached |
 /// | [`Restored`](Event::Restored) | entries arrive again, or a gap: notifications on its channels may be missing; without channels, none are |
 /// | [`Unlistened`](Event::Unlistened) | the relay no longer carries these channels |
 /// | [`CanaryReceived`](Event::CanaryReceived) | everything that was committed before this time was returned, if [requested](RelayReaderBuilder::report_canaries) |
@@ -112,12 +112,18 @@ pub struct RelayReader {
 }
 
 impl RelayReader {
-    /// Returns the settings of a reader of an engine with these URLs: `redis://`, `rediss://` for TLS, or `unix://`. If there are
-    /// several, the server that is a master is used.
+    /// Returns the settings of a reader of an engine: an [`EngineConfig`], or one or several URLs, `redis://`, `rediss://` for TLS, or
+    /// `unix://`. If there are several, the server that is a master is used.
     ///
-    /// An invalid URL is reported by [`build`](RelayReaderBuilder::build).
-    pub fn builder<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> RelayReaderBuilder {
-        RelayReaderBuilder::new(EngineConfig::new(urls))
+    /// # Errors
+    ///
+    /// [`Error::Config`] if there is no URL, or one is invalid.
+    pub fn builder<E>(engine: E) -> Result<RelayReaderBuilder, Error>
+    where
+        E: TryInto<EngineConfig>,
+        E::Error: Into<Error>,
+    {
+        Ok(RelayReaderBuilder::new(engine.try_into().map_err(Into::into)?))
     }
 
     fn new(settings: RelayReaderBuilder, engine: Arc<EngineConfig>) -> Self {
@@ -301,7 +307,7 @@ impl fmt::Debug for RelayReader {
 /// # fn main() -> Result<(), notifyman::Error> {
 /// # use notifyman::relay::RelayReader;
 /// let mut reader =
-///     RelayReader::builder(["redis://cache1"]).stream("shop").build()?;
+///     RelayReader::builder(["redis://cache1"])?.stream("shop").build()?;
 /// let handle = reader.handle();
 /// std::thread::spawn(move || {
 ///     std::thread::sleep(std::time::Duration::from_secs(60));

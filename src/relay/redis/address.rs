@@ -11,7 +11,7 @@ const DEFAULT_PORT: u16 = 6379;
 /// The default time limit for connecting to a server, and for each of its answers.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// The servers of an engine: Redis from version 6.2, or Valkey. The one that is a master is used.
+/// The servers of an engine: Redis from version 6 on, or Valkey. The one that is a master is used.
 ///
 /// ```
 /// use notifyman::relay::EngineConfig;
@@ -88,6 +88,24 @@ impl TryFrom<String> for EngineConfig {
 
     fn try_from(url: String) -> Result<Self, Error> {
         Self::new([url])
+    }
+}
+
+/// The servers of an engine, by their URLs: see [`EngineConfig::new`].
+impl<U: AsRef<str>, const N: usize> TryFrom<[U; N]> for EngineConfig {
+    type Error = Error;
+
+    fn try_from(urls: [U; N]) -> Result<Self, Error> {
+        Self::new(urls)
+    }
+}
+
+/// The servers of an engine, by their URLs: see [`EngineConfig::new`].
+impl<U: AsRef<str>> TryFrom<Vec<U>> for EngineConfig {
+    type Error = Error;
+
+    fn try_from(urls: Vec<U>) -> Result<Self, Error> {
+        Self::new(urls)
     }
 }
 

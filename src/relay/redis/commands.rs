@@ -15,9 +15,12 @@ pub(crate) type RawFields = Vec<(Vec<u8>, Vec<u8>)>;
 /// An entry as the engine stores it, with its position.
 pub(crate) type RawEntry = (StreamPosition, RawFields);
 
+/// The beginning of the key of a stream, behind which its name follows.
+pub(crate) const KEY_PREFIX: &str = "notifyman:";
+
 /// Returns the key of a stream.
 pub(crate) fn key_of(name: &str) -> String {
-    format!("notifyman:{name}")
+    format!("{KEY_PREFIX}{name}")
 }
 
 /// Returns the time of the engine's clock, as the time since 1970.

@@ -83,7 +83,7 @@ enum Received {
 impl Ledger {
     /// Begins to send when the reader is open.
     fn start(database: &str, engines: &[String]) -> Self {
-        let reader = RelayReader::builder(engines).stream("shop").silence(Duration::from_secs(4));
+        let reader = RelayReader::builder(engines.to_vec()).unwrap().stream("shop").silence(Duration::from_secs(4));
         let mut reader =
             reader.call_timeout(Duration::from_secs(1)).timeout(Duration::from_millis(50)).build().unwrap();
         let begin = Instant::now();

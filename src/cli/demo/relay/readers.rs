@@ -66,7 +66,7 @@ impl DemoReaders {
         let meter = ReaderMeter { counts, began, last: vec![0; number], is_pause_watched: false };
         let mut readers = Self { meter: Arc::new(Mutex::new(meter)), is_over: Arc::default(), threads: Vec::new() };
         for number in 0..number {
-            let builder = RelayReader::builder([engine]).stream(STREAM).silence(SILENCE).timeout(PERIOD);
+            let builder = RelayReader::builder([engine])?.stream(STREAM).silence(SILENCE).timeout(PERIOD);
             let mut reader = builder.build()?;
             let (meter, is_over) = (Arc::clone(&readers.meter), Arc::clone(&readers.is_over));
             let read = move || {
