@@ -198,7 +198,7 @@ impl Whole {
     fn start(relay_engines: &[String], reader_engines: &[String]) -> (Self, Ledger) {
         let postgres = Cluster::start(Options::new().max_connections(20)).unwrap();
         let relays = (0..2).map(|_| RelayProcess::start(&postgres.url(), relay_engines)).collect();
-        Self { postgres, relays, engines: relay_engines.to_vec() }.open(reader_engines)
+        Self { postgres, relays, engines: relay_engines.to_vec() }.open(None, reader_engines)
     }
 
     /// Starts two relays that have links of their own to PostgreSQL and to the engine.
@@ -213,16 +213,16 @@ impl Whole {
             RelayProcess::start(&database, &[format!("redis://{}", links.engine.addr())])
         };
         let relays = links.iter().map(start).collect();
-        let (whole, ledger) = Self { postgres, relays, engines: Vec::new() }.open(&[engine.url()]);
+        let (whole, ledger) = Self { postgres, relays, engines: Vec::new() }.open(None, &[engine.url()]);
         (whole, ledger, links)
     }
 
-    /// Waits until everything runs, and begins to send.
-    fn open(self, reader_engines: &[String]) -> (Self, Ledger) {
+    /// Waits until everything runs, and begins to send, to the server or to another URL.
+    fn open(self, database: Option<&str>, reader_engines: &[String]) -> (Self, Ledger) {
         let whole = self;
         whole.leader();
         eventually("the other one is a candidate", || whole.candidate().is_some());
-        let ledger = Ledger::start(&whole.postgres.url(), reader_engines);
+        let ledger = Ledger::start(database.unwrap_or(&whole.postgres.url()), reader_engines);
         ledger.wait_for_delivery();
         // Both have received the same canary.
         thread::sleep(Duration::from_millis(2500));

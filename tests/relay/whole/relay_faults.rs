@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::support::{redis, with_engines};
 use super::{RelayProcess, Whole};
 use crate::support::Proxy;
-use crate::support::server::{ask, connect, eventually};
+use crate::support::server::{ask, connect, eventually, primary_and_standby, promote};
 
 #[test]
 fn r08_a_leader_that_is_killed_is_replaced_without_a_loss_a_repetition_or_a_gap() {
@@ -117,6 +117,27 @@ fn r08_what_is_sent_while_postgresql_restarts_is_delivered_or_a_gap() {
     whole.postgres.kill().unwrap();
     whole.postgres.restart().unwrap();
     ledger.wait_for_delivery();
+    let (gaps, _) = ledger.close();
+    assert!(gaps >= 1, "{gaps} gaps");
+}
+
+#[test]
+fn r08_a_failover_of_postgresql_to_another_timeline_is_a_gap() {
+    let Some(engine) = redis(&[]) else { return };
+    let (primary, standby) = primary_and_standby();
+    let [first, second] = [primary.port(), standby.port()];
+    let either = format!(
+        "postgres://postgres@127.0.0.1:{first},127.0.0.1:{second}/postgres?target_session_attrs=read-write&connect_timeout=10"
+    );
+    let engines = vec![engine.url()];
+    let relays = (0..2).map(|_| RelayProcess::start(&either, &engines)).collect();
+    let (mut whole, ledger) =
+        Whole { postgres: primary, relays, engines: engines.clone() }.open(Some(&either), &engines);
+    whole.postgres.stop_immediate().unwrap();
+    promote(&standby);
+    ledger.wait_for_delivery();
+    let last = engine.ask("XREVRANGE notifyman:shop + - COUNT 1");
+    assert!(last.contains("\nt\n2\n"), "{last}");
     let (gaps, _) = ledger.close();
     assert!(gaps >= 1, "{gaps} gaps");
 }
