@@ -130,7 +130,8 @@ fn r01_listen_from_runs_a_command_for_notifications_and_gaps_as_before_a_relay()
     }
     let engine = EngineServer::start(EngineKind::Redis, []);
     let url = format!("shop={}", server.url());
-    let _relay = Running::start(&["relay", "-u", &url, "--to", &engine.url(), "--canary", "1s", "prices"]);
+    let relay = Running::start(&["relay", "-u", &url, "--to", &engine.url(), "--canary", "1s", "prices"]);
+    while !relay.err.next().ends_with("this relay is the leader") {}
     let print = r#"cat; echo " $NOTIFYMAN_CONNECTION $NOTIFYMAN_LABEL $NOTIFYMAN_CHANNEL ${NOTIFYMAN_PID-none} $NOTIFYMAN_GAP""#;
     let from = ["listen", "--from", &engine.url(), "--stream", "shop"];
     let listener = Running::start(&[&from[..], &["-n2", "--exec", print, "prices", "stock"]].concat());
