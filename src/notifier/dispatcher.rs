@@ -10,6 +10,7 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
@@ -30,6 +31,10 @@ use crate::notifier::turn_timer::TurnTimer;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use crate::sync::{Condvar, Mutex, MutexGuard};
+
+/// The largest number of notifications that a subscriber with quick calls takes together. To take one costs more than to call
+/// an empty callback, and what has been taken no longer counts as waiting.
+const TAKEN_TOGETHER_MAX: u32 = 8;
 
 /// The dispatching threads of one run, from a start to a stop.
 pub(crate) struct Dispatcher<I: 'static> {
@@ -377,16 +382,19 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
                 }
             }
             // Usually all that follows is in the log, or folded.
+            let mut calls = 1;
             let is_over = loop {
-                if self.timer.is_over(clock::now) {
+                if self.timer.is_over(calls, clock::now) {
                     subscriber.postpone(visit.counters);
                     read = subscriber.next_index(visit.channel);
                     self.dispatcher.resume(vec![Arc::clone(subscription)]);
                     break true;
                 }
                 let Some(callback) = &mut callback else { break false };
-                let Some((notification, folded)) = subscriber.take_unlocked(&visit, reader) else { break false };
-                self.deliver(subscription, true, || callback.notify(notification, folded));
+                let most = self.timer.calls_before_look().min(TAKEN_TOGETHER_MAX);
+                let Some(taken) = subscriber.take_unlocked(&visit, reader, u64::from(most)) else { break false };
+                calls = (taken.end - taken.start) as u32;
+                self.deliver_together(subscription, callback, taken, reader);
             };
             if is_over {
                 break;
@@ -394,6 +402,28 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
             taken = subscriber.take(&mut visit, reader);
         }
         read
+    }
+
+    /// Delivers notifications that were taken without the lock.
+    fn deliver_together(
+        &self,
+        subscription: &Arc<Subscription<I>>,
+        callback: &mut LockedCallback<'_, I>,
+        taken: Range<u64>,
+        reader: &SegmentReader,
+    ) {
+        let subscriber = subscription.subscriber();
+        for (notification, folded) in taken.clone().filter_map(|index| reader.taken(index)) {
+            // Another callback may have taken the place of this one.
+            let current = (!subscriber.is_unlocked_at(taken.end)).then(|| subscription.current());
+            let is_delivered = match current.filter(|current| !Arc::ptr_eq(current, subscription)) {
+                None => self.deliver(subscription, true, || callback.notify(notification, folded)),
+                Some(current) => self.deliver(&current, true, || current.callback().notify(notification, folded)),
+            };
+            if !is_delivered {
+                return;
+            }
+        }
     }
 
     fn deliver_pending(&self, item: PendingItem<SubscriptionRef<Subscription<I>>>) {
@@ -411,9 +441,10 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
         self.context.deferred_drop.drop_all();
     }
 
-    fn deliver(&self, subscription: &Arc<Subscription<I>>, is_notification: bool, call: impl FnOnce()) {
+    /// Calls a callback. Returns `false` if the subscription is silent, and all that waits for it has been discarded.
+    fn deliver(&self, subscription: &Arc<Subscription<I>>, is_notification: bool, call: impl FnOnce()) -> bool {
         if subscription.discard_if_silent() {
-            return;
+            return false;
         }
         if self.called.get() != Arc::as_ptr(subscription) {
             self.set_called(Some(subscription));
@@ -422,7 +453,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
         if self.dispatcher.is_halted() {
             // The item was taken after the stop, and counts like those that still wait.
             counters.dropped.add(u64::from(is_notification));
-            return;
+            return true;
         }
         self.call.is_running.store(true, Relaxed);
         let called = catch_unwind(AssertUnwindSafe(call));
@@ -437,6 +468,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
             counters.panics.add(1);
             drop_caught(panic);
         }
+        true
     }
 
     fn set_called(&self, subscription: Option<&Arc<Subscription<I>>>) {

@@ -328,13 +328,15 @@ impl Harness {
             // Some calls take every item under the lock.
             while !calls.is_multiple_of(3)
                 && call < calls
-                && let Some((notification, folded)) = subscriber.take_unlocked(&visit, &reader)
+                && let Some(taken) = subscriber.take_unlocked(&visit, &reader, (calls - call).min(3) as u64)
             {
-                let notification = StoredNotification::Copied(notification.to_owned());
-                let content = PendingContent::Notification { notification, folded };
-                let expected = self.naive[label.0].pending.pop().map(|(to, content)| text(&to.0, &content));
-                assert_eq!(Some(text(label, &content)), expected);
-                call += 1;
+                for (notification, folded) in taken.filter_map(|index| reader.taken(index)) {
+                    let notification = StoredNotification::Copied(notification.to_owned());
+                    let content = PendingContent::Notification { notification, folded };
+                    let expected = self.naive[label.0].pending.pop().map(|(to, content)| text(&to.0, &content));
+                    assert_eq!(Some(text(label, &content)), expected);
+                    call += 1;
+                }
             }
             if call == calls {
                 subscriber.postpone(&self.counters);

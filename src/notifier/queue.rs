@@ -66,7 +66,8 @@ impl Queue {
         Self { policy, items: 10_000, bytes: 16 << 20 }
     }
 
-    /// Sets the number of notifications that may wait, which is at least one.
+    /// Sets the number of notifications that may wait, which is at least one. Up to 8 more are being handed out to a subscriber
+    /// whose calls are quick.
     #[must_use]
     pub fn items(mut self, items: usize) -> Self {
         self.items = items.max(1);

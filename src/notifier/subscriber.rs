@@ -1,16 +1,16 @@
 //! A subscriber, which the loop, the dispatching threads and the callers of the notifier share.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
-use crate::notification::NotificationRef;
 use crate::notifier::channel::FanoutChannel;
 use crate::notifier::counters::{NotifierCounters, held_work};
 use crate::notifier::cursor::{Cursor, PAUSED, SubscriptionRef};
 use crate::notifier::missed::MissedReport;
 use crate::notifier::queue::{Policy, Queue};
 use crate::notifier::subscriber_queue::SubscriberQueue;
-use crate::notifier::visit::{SegmentReader, Taken, Visit};
+use crate::notifier::visit::{FOLDED, SegmentReader, Taken, Visit};
 use crate::sync::atomic::{
     AtomicU64,
     Ordering::{AcqRel, Relaxed, Release},
@@ -28,8 +28,6 @@ pub(crate) struct Subscriber<S> {
 
 /// The value of `unlocked` while notifications are taken under the lock.
 const LOCKED: u64 = u64::MAX;
-/// The bit of `unlocked` that distinguishes folded notifications from those in the log.
-const FOLDED: u64 = 1 << 63;
 
 impl<S> Subscriber<S> {
     pub(crate) fn new(queue: impl Into<Arc<Queue>>) -> Self {
@@ -224,27 +222,26 @@ impl<S> Subscriber<S> {
         taken
     }
 
-    /// Takes the next notification with the number of folded ones, without the lock, if only those of the log or of the
-    /// folded window can follow.
+    /// Takes the next notifications that the reader has, at most `most`, without the lock, if only those of the log or of the
+    /// folded window can follow. They no longer wait, so the caller must deliver all of them.
     #[inline]
-    pub(crate) fn take_unlocked<'r>(
-        &self,
-        visit: &Visit<'_, S>,
-        reader: &'r SegmentReader,
-    ) -> Option<(NotificationRef<'r>, u64)> {
+    pub(crate) fn take_unlocked(&self, visit: &Visit<'_, S>, reader: &SegmentReader, most: u64) -> Option<Range<u64>> {
         let next = self.unlocked.load(Relaxed);
-        let taken = if next & FOLDED != 0 {
-            reader.folded((next & !FOLDED) as usize)?
-        } else if next < visit.until
-            && visit.channel.head() - next <= visit.limits.items
-            && let Some(entry) = reader.entry(next)
-            && visit.channel.bytes() - entry.bytes_before <= visit.limits.bytes
-        {
-            (entry.notification, 0)
-        } else {
-            return None;
-        };
-        self.unlocked.compare_exchange(next, next + 1, AcqRel, Relaxed).is_ok().then_some(taken)
+        let mut end = reader.end(next).min(next.saturating_add(most));
+        if next & FOLDED == 0 {
+            let is_within = next < visit.until
+                && visit.channel.head() - next <= visit.limits.items
+                && visit.channel.bytes() - reader.entry(next)?.bytes_before <= visit.limits.bytes;
+            end = if is_within { end.min(visit.until) } else { next };
+        }
+        let is_taken = next < end && self.unlocked.compare_exchange(next, end, AcqRel, Relaxed).is_ok();
+        is_taken.then_some(next..end)
+    }
+
+    /// Returns `true` if nothing has changed the subscriber since notifications up to an index were taken without the lock.
+    #[inline]
+    pub(crate) fn is_unlocked_at(&self, end: u64) -> bool {
+        self.unlocked.load(Relaxed) == end
     }
 
     /// Lets [`take_unlocked`](Self::take_unlocked) continue after a notification from the log or from the folded window.

@@ -10,6 +10,9 @@ use crate::notifier::log::{FoldedWindow, LogLimits};
 use crate::notifier::pending_queue::PendingItem;
 use crate::notifier::segment::{LogEntry, Segment};
 
+/// The bit of the index of a notification that was taken without the lock, if it is one of the folded window.
+pub(crate) const FOLDED: u64 = 1 << 63;
+
 /// A visit of a dispatching thread to one subscription.
 pub(crate) struct Visit<'v, S> {
     pub(crate) subscription: &'v Arc<S>,
@@ -52,6 +55,24 @@ impl SegmentReader {
     pub(crate) fn folded(&self, at: usize) -> Option<(NotificationRef<'_>, u64)> {
         let entry = self.folded.as_ref()?.entries.get(at)?;
         Some((entry.notification()?, entry.folded))
+    }
+
+    /// Returns a notification that was taken without the lock, and the number of folded ones.
+    #[inline]
+    pub(crate) fn taken(&self, index: u64) -> Option<(NotificationRef<'_>, u64)> {
+        match index & FOLDED {
+            0 => self.entry(index).map(|entry| (entry.notification, 0)),
+            _ => self.folded((index & !FOLDED) as usize),
+        }
+    }
+
+    /// Returns the index after the last notification of the segment, or of the folded window, with an index.
+    #[inline]
+    pub(crate) fn end(&self, index: u64) -> u64 {
+        match index & FOLDED {
+            0 => self.segment.as_ref().map_or(0, |segment| segment.end()),
+            _ => self.folded.as_ref().map_or(0, |folded| FOLDED | folded.entries.len() as u64),
+        }
     }
 
     /// Keeps the segment with an index. Returns `false` if the log does not have it.

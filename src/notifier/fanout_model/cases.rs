@@ -58,7 +58,7 @@ fn n07_a_subscriber_that_keeps_up_needs_no_lock_although_another_one_keeps_the_l
     let mut visit = Visit { subscription: &label, channel, until, limits, counters };
     let mut reader = SegmentReader::default();
     assert!(matches!(harness.subscribers[1].begin(&mut visit, &mut reader), Taken::Logged(_)));
-    assert!(harness.subscribers[1].take_unlocked(&visit, &reader).is_some());
+    assert!(harness.subscribers[1].take_unlocked(&visit, &reader, 1).is_some());
 }
 
 /// Adds notifications to the log of the first channel, like a loop that has not finished the portion.
@@ -155,9 +155,9 @@ fn n07_the_limits_apply_to_what_arrives_during_a_visit() {
         let subscriber = &harness.subscribers[0];
         assert!(matches!(subscriber.begin(&mut visit, &mut reader), Taken::Logged(0)));
         add_to_log(&harness, 4..=4);
-        assert!(subscriber.take_unlocked(&visit, &reader).is_some(), "three wait, which is the limit");
+        assert!(subscriber.take_unlocked(&visit, &reader, 1).is_some(), "three wait, which is the limit");
         add_to_log(&harness, 5..=6);
-        assert!(subscriber.take_unlocked(&visit, &reader).is_none(), "four wait");
+        assert!(subscriber.take_unlocked(&visit, &reader, 1).is_none(), "four wait");
         let Taken::Pending(PendingItem { content: PendingContent::Missed(report), .. }) =
             subscriber.take(&mut visit, &mut reader)
         else {

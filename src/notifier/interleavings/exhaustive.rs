@@ -129,8 +129,10 @@ impl ServedSubscriber {
     fn serve(&self, visit: &mut Visit<'_, TestSubscription>, reader: &mut SegmentReader) {
         loop {
             let (least, received) = (self.least.load(Relaxed), self.received.lock().unwrap().len());
-            if let Some((notification, _)) = self.subscriber.take_unlocked(visit, reader) {
-                self.receive(Received::Notification(notification.payload().parse().unwrap()));
+            if let Some(taken) = self.subscriber.take_unlocked(visit, reader, 2) {
+                for (notification, _) in taken.filter_map(|index| reader.taken(index)) {
+                    self.receive(Received::Notification(notification.payload().parse().unwrap()));
+                }
             } else {
                 let taken = self.subscriber.take(visit, reader);
                 if !self.receive_taken(taken, reader) {

@@ -35,6 +35,8 @@
 //! - `Subscriber::unlocked` is set under the lock of the subscriber, so the next holder of the lock sees with Relaxed that it
 //!   is set. The swap by that holder and the compare-and-exchange by the serving thread act on the latest value, and the value
 //!   is all that they exchange: what was read stays in the segment that the reader holds.
+//! - `Subscriber::is_unlocked_at` loads with Relaxed: a value from before a change of the subscription shows only that the call
+//!   began before that change. The silence of a subscription is looked at before each call in any case.
 //! - `FanoutChannel::laggards` is increased (AcqRel) before the visit is counted in `Pass::visited` (AcqRel), and the thread that
 //!   counts the last visit loads it afterwards. It is decreased under the lock of the log, by a thread that has read
 //!   everything, so a thread that sees the smaller number may trim.

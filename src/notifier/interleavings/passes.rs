@@ -44,10 +44,10 @@ impl ServedChannel {
         }
     }
 
-    /// Subscribes a callback, which also calls a function.
-    fn subscribe(&self, id: u32, mut react: impl FnMut() + Send + 'static) -> Arc<Subscription<u32>> {
+    /// Creates a callback, which also calls a function.
+    fn callback(&self, id: u32, mut react: impl FnMut() + Send + 'static) -> Box<Callback<u32>> {
         let (calls, calls_max, dispatcher) = (Arc::clone(&self.calls), self.calls_max, Arc::clone(&self.dispatcher));
-        let callback: Box<Callback<u32>> = Box::new(move |delivery: &Delivery<'_, u32>| {
+        Box::new(move |delivery: &Delivery<'_, u32>| {
             let mut calls = calls.lock().unwrap();
             calls.push(match delivery {
                 Delivery::Notification(n) => format!("{id}:{}", n.payload()),
@@ -59,18 +59,31 @@ impl ServedChannel {
             if is_last {
                 dispatcher.halt();
             }
-        });
-        let subscriber = Arc::new(Subscriber::new(Queue::default()));
-        let subscription = Subscription::new(
-            &id,
-            Arc::clone(&self.channel),
-            subscriber,
-            callback,
-            ReceptionContext::new(&self.context, None),
-        );
+        })
+    }
+
+    /// Subscribes a callback, which also calls a function.
+    fn subscribe(&self, id: u32, react: impl FnMut() + Send + 'static) -> Arc<Subscription<u32>> {
+        let subscription = self.subscription(Arc::new(Subscriber::new(Queue::default())), id, self.callback(id, react));
         subscription.attach(None);
         assert!(!subscription.start_receiving(1));
         subscription
+    }
+
+    fn subscription(
+        &self,
+        subscriber: Arc<Subscriber<Subscription<u32>>>,
+        id: u32,
+        callback: Box<Callback<u32>>,
+    ) -> Arc<Subscription<u32>> {
+        let context = ReceptionContext::new(&self.context, None);
+        Subscription::new(&id, Arc::clone(&self.channel), subscriber, callback, context)
+    }
+
+    /// Makes a callback with another id take the place of a subscription.
+    fn replace(&self, replaced: &Arc<Subscription<u32>>, id: u32) {
+        let subscriber = Arc::clone(replaced.subscriber());
+        self.subscription(subscriber, id, self.callback(id, || ())).attach(Some(replaced));
     }
 
     /// Publishes notifications with these positions.
@@ -144,4 +157,53 @@ fn n07_a_pass_keeps_what_a_subscriber_has_not_read_that_is_being_served() {
             assert_eq!(*served.calls.lock().unwrap(), ["1:1", "1:2", "1:3", "1:4"]);
         },
     );
+}
+
+#[test]
+fn n07_a_callback_that_is_replaced_is_called_no_more_although_notifications_were_taken_for_it() {
+    run_with_clock(
+        || Duration::ZERO,
+        || {
+            let served = Arc::new(ServedChannel::new(7));
+            let replaced = Arc::new(std::sync::OnceLock::<Arc<Subscription<u32>>>::new());
+            let (in_callback, of_callback, mut call) = (Arc::clone(&served), Arc::clone(&replaced), 0);
+            let subscription = served.subscribe(1, move || {
+                call += 1;
+                // The first one of two that were taken together.
+                if call == 2 {
+                    in_callback.replace(of_callback.get().unwrap(), 2);
+                }
+            });
+            assert!(replaced.set(subscription).is_ok());
+            served.publish(1..=7);
+            served.dispatch();
+            assert_eq!(*served.calls.lock().unwrap(), ["1:1", "1:2", "2:3", "2:4", "2:5", "2:6", "2:7"]);
+        },
+    );
+}
+
+#[test]
+fn n06_notifications_that_were_taken_together_are_discarded_together_by_a_mute() {
+    run_all(2, || {
+        let served = Arc::new(ServedChannel::new(usize::MAX));
+        let muted = Arc::new(std::sync::OnceLock::<Arc<Subscription<u32>>>::new());
+        let (of_callback, mut call) = (Arc::clone(&muted), 0);
+        let subscription = served.subscribe(1, move || {
+            call += 1;
+            // The first one of four that were taken together.
+            if call == 4 {
+                let subscription = Arc::clone(of_callback.get().unwrap());
+                subscription.mute();
+                thread::spawn(move || subscription.unmute());
+            }
+        });
+        assert!(muted.set(subscription).is_ok());
+        let dispatcher = Arc::clone(&served.dispatcher);
+        let _last = served.subscribe(2, move || dispatcher.halt());
+        served.publish(1..=7);
+        served.dispatch();
+        let calls = served.calls.lock().unwrap();
+        let before = calls.len() - 1;
+        assert_eq!(calls[..before], ["1:1", "1:2", "1:3", "1:4", "1:5", "1:6", "1:7"][..before]);
+    });
 }
