@@ -20,11 +20,10 @@ use crate::relay::status::{EventSink, RelayEvent};
 /// ```
 /// use std::time::Duration;
 /// use notifyman::Config;
-/// use notifyman::relay::{EngineConfig, Relay};
+/// use notifyman::relay::Relay;
 ///
-/// let engine = EngineConfig::new(["redis://r1.example", "redis://r2.example"])?;
 /// let db1: Config = "postgres://db1.example/shop".parse()?;
-/// let builder = Relay::builder(engine)?
+/// let builder = Relay::builder(["redis://r1.example", "redis://r2.example"])?
 ///     .database(db1.label("shop"), ["prices", "stock"])?
 ///     .keep(500_000)
 ///     .canary(Duration::from_secs(5), Duration::from_secs(2));
@@ -148,8 +147,8 @@ impl RelayBuilder {
     }
 
     /// Sets the canary: each relay marks its place in every `period`, by one notification on the channel `notifyman_relay`, and
-    /// a leader that appends nothing for `period + deadline` is replaced. The defaults are 15 and 5 seconds. All relays and readers
-    /// of a stream need the same times.
+    /// a leader that appends nothing for `period + deadline` is replaced. The defaults are 15 and 5 seconds. All relays of a stream
+    /// need the same times. Readers take them from the entries.
     pub fn canary(mut self, period: Duration, deadline: Duration) -> Self {
         self.pace = RelayPace { period, deadline };
         self

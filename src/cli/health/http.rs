@@ -210,6 +210,9 @@ mod tests {
         without_body.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n/a\n"), "{answer}");
         slow.extend((0..200).map(|_| connect(&server)));
+        // The oldest ones have made place for others.
+        let begin = Instant::now();
+        assert!(matches!(slow[0].read(&mut [0]), Ok(0) | Err(_)) && begin.elapsed() < LIMIT / 2);
         // Only the direction in which the client receives is open.
         let half = connect(&server);
         half.shutdown(Shutdown::Write).unwrap();
