@@ -22,6 +22,9 @@ fn the_help_of_each_command_mentions_its_options_and_shows_examples() {
                 "--quiet",
                 "--exec",
                 "--jobs",
+                "--health",
+                "--from",
+                "REDISCLI_AUTH",
                 "NOTIFYMAN_CHANNEL",
                 "payload_hex",
                 "\"connection\":1",
@@ -38,7 +41,8 @@ fn the_help_of_each_command_mentions_its_options_and_shows_examples() {
         ("status", &["--schema", "--table", "--dry-run"]),
         ("verify", &["--schema", "--table", "Exit codes"]),
         ("teardown", &["--dry-run", "--attempts"]),
-        ("worker", &["--exec", "--retries", "--give-up", "--table", "gap", "NOTIFYMAN_KIND"]),
+        ("relay", &["--to", "--health", "--canary", "--keep", "REDISCLI_AUTH", "SYSTEM/DATABASE"]),
+        ("worker", &["--health", "--canary", "--exec", "--retries", "--give-up", "--table", "gap", "NOTIFYMAN_KIND"]),
         ("completions", &["bash", "zsh", "fish"]),
     ] {
         let help = run(&[command, "--help"]).ends_with(0).out();

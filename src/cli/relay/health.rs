@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
+use notifyman::Escaped;
 use notifyman::relay::{RelayRole, RelayStatus};
 use serde_json::json;
 
@@ -10,13 +11,12 @@ use crate::cli::health::Health;
 
 /// Returns the health of streams, and records their metrics. Nothing is well whose last canary is older than `silence`.
 pub(crate) fn of(streams: &[RelayStatus], silence: Duration) -> Health {
-    let problems =
-        streams.iter().filter_map(|stream| Some(format!("{}: {}", stream.stream, problem(stream, silence)?)));
-    let problems = problems.collect();
+    let of_stream = |it: &RelayStatus| Some(format!("{}: {}", Escaped(&it.stream), problem(it, silence)?));
+    let problems = streams.iter().filter_map(of_stream).collect();
     streams.iter().for_each(record);
     let details = streams.iter().map(|it| {
         json!({
-            "stream": it.stream,
+            "stream": Escaped(&it.stream).to_string(),
             "role": it.role.to_string(),
             // Above 2^53, which readers of JSON may round.
             "term": it.term.map(|term| term.to_string()),
