@@ -208,7 +208,8 @@ impl MonitoredSource {
             return problems;
         };
         problems.extend(self.undelivered.clone());
-        let unproven = now.saturating_duration_since(self.proven.unwrap_or(opened));
+        // A proof from before a loss proves nothing, and a new session needs time for its first one.
+        let unproven = now.saturating_duration_since(self.proven.map_or(opened, |proven| proven.max(opened)));
         if proof_limit.is_some_and(|limit| unproven > limit) {
             problems.push(format!("delivery was not proven for {} s", unproven.as_secs()));
         }
@@ -270,8 +271,9 @@ mod tests {
         monitor.received(1, 2);
         assert_eq!(problems(&monitor, SECOND), "");
         monitor.set_problems(2, vec!["the log".to_owned()], Some(SECOND * 30));
-        let found = problems(&monitor, SECOND);
-        assert!(found.starts_with("a#2: the log; a#2: delivery was not proven for 3"), "{found}");
+        assert_eq!(problems(&monitor, SECOND), "a#2: the log", "a session that was opened again");
+        let found = problems(&monitor, SECOND * 21);
+        assert!(found.ends_with("a#2: the log; a#2: delivery was not proven for 21 s"), "{found}");
         monitor.set_problems(2, Vec::new(), Some(SECOND));
         let busy = monitor.busy();
         assert_eq!(problems(&monitor, SECOND), "");
