@@ -154,6 +154,10 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
                 self.role = Role::Away;
                 self.status.set_role(RelayRole::Away, None);
                 self.status.set_session_fault(Some(&error));
+                // Ended by another relay, perhaps.
+                if error.sqlstate() == Some("57P01") {
+                    self.status.count_force();
+                }
             }
         }
     }
@@ -350,16 +354,8 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
         }
         self.status.see_leader(watch.changed);
         let receives = last_marker.is_some_and(|at| now.saturating_duration_since(at) <= silence);
-        if !receives || !watch.is_silent(silence, now) {
-            return;
-        }
-        watch.since = now;
-        let ended = self.session.end_holder(&stream.name);
-        watch.is_refused = ended.is_err();
-        match ended {
-            Ok(None) => {}
-            Ok(Some(pid)) => self.status.report(RelayChange::HolderEnded(pid)),
-            Err(error) => self.status.set_session_fault(Some(&error)),
+        if receives {
+            watch.replace_leader(stream, &mut self.session, silence, &self.status, now);
         }
     }
 
@@ -378,10 +374,13 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
             return self.status.set_engine_fault(Some(&stream.foreign_error(other)));
         }
         match self.session.try_lock(&stream.name) {
-            Ok(true) => self.status.set_session_fault(None),
+            Ok(true) => {
+                candidacy.watch.report_end(&self.status);
+                self.status.set_session_fault(None);
+            }
             Ok(false) => {
                 candidacy.has_failed = false;
-                if !candidacy.watch.is_refused {
+                if !candidacy.watch.is_stuck {
                     self.status.set_session_fault(None);
                 }
                 return;
@@ -390,6 +389,11 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
         }
         match stream.claim(&mut self.setup.identity) {
             Ok(claimed) => {
+                if let Err(error) = self.session.publish_term(claimed.term()) {
+                    // Without the session there is no lock.
+                    self.status.set_session_fault(Some(&error));
+                    return self.step_down(now);
+                }
                 let barrier = self.setup.identity.next_marker(stream.earliest_unix_ms()).to_string();
                 self.session.send_marker(&barrier);
                 let barriers = [barrier.clone().into(), barrier.into()];
@@ -445,7 +449,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
                 self.status.set_engine_fault(Some(&error));
             }
             Err(FlushError::Fenced) => {
-                self.status.report(RelayChange::Superseded);
+                self.status.report_force(RelayChange::Superseded);
                 self.step_down(now);
             }
         }

@@ -15,6 +15,8 @@ use crate::row::Row;
 pub(crate) const MARKER_CHANNEL: &str = "notifyman_relay";
 /// The first key of the advisory lock, "nmrl": a space of its own. The second one is the hash of the stream's name.
 const LOCK_SPACE: i32 = 0x6e6d_726c;
+/// The first key of the advisory lock by which a leader publishes its term, "nmrt". The second one is that of the term.
+const TERM_SPACE: i32 = 0x6e6d_7274;
 /// The limit of each request.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -26,7 +28,11 @@ pub(crate) trait LeaderSession {
     /// Tries to take the lock of the stream. The session keeps it until it ends.
     fn try_lock(&mut self, stream: &str) -> Result<bool, Error>;
 
-    /// Releases the lock.
+    /// Publishes the term that this session has claimed while it holds the lock: a candidate that finds the term in its own stream
+    /// knows that both have the same engine.
+    fn publish_term(&mut self, term: u64) -> Result<(), Error>;
+
+    /// Releases the lock, and withdraws the term.
     fn unlock(&mut self) -> Result<(), Error>;
 
     /// Checks that the changes of tables are notified, if they are relayed. [`Error::Changes`] says that they are not.
@@ -37,8 +43,25 @@ pub(crate) trait LeaderSession {
     /// Notifies the channel of markers, without waiting.
     fn send_marker(&mut self, marker: &str);
 
-    /// Ends the session that holds the lock. Returns its process id, or `None` if there is none.
-    fn end_holder(&mut self, stream: &str) -> Result<Option<i32>, Error>;
+    /// Returns the other session that holds the lock.
+    fn holder(&mut self, stream: &str) -> Result<Option<LockHolder>, Error>;
+
+    /// Asks the server to end this session, if it holds the lock. Returns `false` if it does not.
+    fn end_holder(&mut self, stream: &str, pid: i32) -> Result<bool, Error>;
+}
+
+/// A session that holds the lock of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LockHolder {
+    pub(crate) pid: i32,
+    /// The [key](term_key) of the term that it has published; `None` before its claim.
+    pub(crate) term_key: Option<u32>,
+}
+
+/// Returns a number for a term, which two terms have in one of four billion cases.
+pub(crate) fn term_key(term: u64) -> u32 {
+    let [high, low] = [term >> 32, term & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or_default());
+    high.wrapping_mul(0x9e37_79b1) ^ low
 }
 
 /// The facts about a session.
@@ -138,6 +161,12 @@ impl LeaderSession for ManagedSession {
         Ok(self.value(&format!("SELECT pg_try_advisory_lock({})", keys(stream)))?.as_deref() == Some("t"))
     }
 
+    fn publish_term(&mut self, term: u64) -> Result<(), Error> {
+        // The keys of a lock are signed.
+        let key = i32::from_ne_bytes(term_key(term).to_ne_bytes());
+        self.query(&format!("SELECT pg_advisory_lock_shared({TERM_SPACE}, {key})")).map(drop)
+    }
+
     fn unlock(&mut self) -> Result<(), Error> {
         // Also one that was taken twice.
         self.query("SELECT pg_advisory_unlock_all()").map(drop)
@@ -148,17 +177,50 @@ impl LeaderSession for ManagedSession {
         drop(self.handle.notify(self.id, MARKER_CHANNEL, marker));
     }
 
-    fn end_holder(&mut self, stream: &str) -> Result<Option<i32>, Error> {
+    fn holder(&mut self, stream: &str) -> Result<Option<LockHolder>, Error> {
+        let rows = self.query(&format!(
+            "WITH locks AS ({LOCKS}) SELECT holder.pid, published.key FROM locks AS holder \
+             LEFT JOIN locks AS published ON published.pid = holder.pid AND published.space = {TERM_SPACE} \
+             WHERE {}",
+            is_holder(stream)
+        ))?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let pid = row.get(0).and_then(|pid| pid.parse().ok());
+        Ok(pid.map(|pid| LockHolder { pid, term_key: row.get(1).and_then(|key| key.parse().ok()) }))
+    }
+
+    fn end_holder(&mut self, stream: &str, pid: i32) -> Result<bool, Error> {
         // Not in the WHERE clause: the planner may evaluate it there before the other conditions, for any session.
         let ended = self.value(&format!(
-            "SELECT CASE WHEN pg_terminate_backend(pid) THEN pid END \
-             FROM (VALUES ({})) AS keys(space, stream), pg_locks \
-             WHERE locktype = 'advisory' AND granted AND objsubid = 2 \
-             AND classid::bigint = space AND objid::bigint = (stream::bigint & 4294967295) \
-             AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-             AND pid <> pg_backend_pid()",
-            keys(stream)
+            "WITH locks AS ({LOCKS}) SELECT pg_terminate_backend(pid) FROM locks AS holder WHERE {} AND holder.pid = {pid}",
+            is_holder(stream)
         ))?;
-        Ok(ended.and_then(|pid| pid.parse().ok()))
+        Ok(ended.as_deref() == Some("t"))
+    }
+}
+
+/// Selects the advisory locks with two keys of other sessions in this database. The keys are unsigned.
+const LOCKS: &str = "SELECT pid, classid::bigint AS space, objid::bigint AS key FROM pg_locks \
+     WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND pid <> pg_backend_pid() \
+     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+/// Returns the condition for the lock of a stream, for SQL.
+fn is_holder(stream: &str) -> String {
+    let mut condition = format!("holder.space = {LOCK_SPACE} AND holder.key = (hashtext(");
+    sql::quote_literal(stream, &mut condition);
+    condition.push_str(")::bigint & 4294967295)");
+    condition
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r04_terms_have_different_keys() {
+        let first = 1_780_000_000_000_000_042;
+        let keys: std::collections::BTreeSet<_> =
+            (0..1_000).flat_map(|number| [first + number, first + number * 1_000_000]).map(term_key).collect();
+        assert_eq!(keys.len(), 1_999);
     }
 }

@@ -13,7 +13,7 @@ use super::identity::RelayIdentity;
 use super::inbox::{Inbox, Received};
 use super::leader::{RelayPace, StreamLeader, StreamSetup};
 use super::position::StreamPosition;
-use super::session::{LeaderSession, MARKER_CHANNEL, PreparedSession};
+use super::session::{LeaderSession, LockHolder, MARKER_CHANNEL, PreparedSession, term_key};
 use super::sink::{AppendError, Sink};
 use super::status::StreamStatus;
 use crate::error::Error;
@@ -29,6 +29,8 @@ struct SharedState {
     /// The notifications of the server, in the order of their commits: channel and payload.
     committed: Vec<(&'static str, String)>,
     sessions: Vec<ServerSession>,
+    /// The number of times that the server was asked to end a session.
+    ended: usize,
     /// The lock is granted to everybody.
     lock_lies: bool,
     stream: Vec<(StreamPosition, StreamEntry)>,
@@ -45,6 +47,10 @@ struct SharedState {
 struct ServerSession {
     is_open: bool,
     has_lock: bool,
+    /// The term that it has published.
+    term: Option<u64>,
+    /// It does not end when the server is asked to end it.
+    is_stuck: bool,
     /// The number of committed notifications that it has sent.
     sent: usize,
 }
@@ -126,8 +132,14 @@ impl LeaderSession for SimulatedSession {
         Ok(is_granted)
     }
 
+    fn publish_term(&mut self, term: u64) -> Result<(), Error> {
+        self.reach()?.sessions[self.1].term = Some(term);
+        Ok(())
+    }
+
     fn unlock(&mut self) -> Result<(), Error> {
-        self.reach()?.sessions[self.1].has_lock = false;
+        let session = &mut self.reach()?.sessions[self.1];
+        (session.has_lock, session.term) = (false, None);
         Ok(())
     }
 
@@ -140,19 +152,29 @@ impl LeaderSession for SimulatedSession {
         }
     }
 
-    fn end_holder(&mut self, _: &str) -> Result<Option<i32>, Error> {
+    fn holder(&mut self, _: &str) -> Result<Option<LockHolder>, Error> {
+        let state = self.reach()?;
+        let holder = state.sessions.iter().enumerate().find(|(at, session)| session.has_lock && *at != self.1);
+        Ok(holder.map(|(at, session)| LockHolder { pid: at as i32, term_key: session.term.map(term_key) }))
+    }
+
+    fn end_holder(&mut self, _: &str, pid: i32) -> Result<bool, Error> {
         let mut state = self.reach()?;
-        let at = (0..state.sessions.len()).find(|at| state.sessions[*at].has_lock && *at != self.1);
-        if let Some(at) = at {
-            state.sessions[at] = ServerSession::default();
+        state.ended += 1;
+        let session = &mut state.sessions[pid as usize];
+        if session.has_lock && !session.is_stuck {
+            *session = ServerSession::default();
         }
-        Ok(at.map(|at| at as i32))
+        Ok(true)
     }
 }
 
 /// A relay process.
 struct SimulatedRelay {
     leader: StreamLeader<SimulatedSink, SimulatedSession>,
+    status: Arc<StreamStatus>,
+    /// What it has reported.
+    events: Arc<Mutex<Vec<String>>>,
     /// It knows that its session is open.
     is_connected: bool,
     was_connected: bool,
@@ -270,14 +292,19 @@ impl Simulation {
             pace: PACE,
             identity: RelayIdentity::new(&format!("r{at}-{generation}"), (10 * generation + at) as u64),
         };
+        let events = Arc::<Mutex<Vec<String>>>::default();
+        let log = Arc::clone(&events);
         let on_event = move |event: &super::status::RelayEvent| {
+            log.lock().unwrap().push(event.to_string());
             if std::env::var_os("NOTIFYMAN_SHOW").is_some() {
                 eprintln!("relay {at}: {event}");
             }
         };
         let status = Arc::new(StreamStatus::new("shop", Arc::new(Inbox::default()), Arc::new(on_event)));
         SimulatedRelay {
-            leader: StreamLeader::new(setup, SimulatedSession(shared, at), status),
+            leader: StreamLeader::new(setup, SimulatedSession(shared, at), Arc::clone(&status)),
+            status,
+            events,
             is_connected: false,
             was_connected: false,
             is_frozen: false,
@@ -299,7 +326,7 @@ impl Simulation {
         }
         if !relay.is_connected {
             let sent = state.committed.len();
-            state.sessions[at] = ServerSession { is_open: true, has_lock: false, sent };
+            state.sessions[at] = ServerSession { is_open: true, sent, ..ServerSession::default() };
             drop(state);
             let gap = Gap::new(["c"], Error::Disconnected, Duration::from_secs(1));
             let received = if relay.was_connected { Received::Restored(gap) } else { Received::Opened };
@@ -621,6 +648,71 @@ fn r04_only_a_candidate_that_receives_and_sees_the_stream_ends_the_session_of_a_
     // The process that was stopped appends nothing more, and is a candidate again.
     simulation.finish();
     assert_eq!(simulation.readers[0].gaps, 0);
+}
+
+impl Simulation {
+    /// Lets only relay 1 run.
+    fn run_other(&mut self, seconds: u64) {
+        for _ in 0..seconds * 4 {
+            self.pass(250);
+            self.run_relay(1, usize::MAX);
+        }
+    }
+}
+
+#[test]
+fn r04_a_leader_of_another_engine_is_a_fault_and_keeps_its_session() {
+    let mut simulation = Simulation::new(2, 1);
+    simulation.step(&Step::Freeze(0));
+    // The stream of this one never had the term of that one.
+    simulation.shared.lock().sessions[0].term = Some(7);
+    simulation.run_other(90);
+    let relay = &simulation.relays[1];
+    assert!(relay.status.read().fault.is_some_and(|fault| fault.contains("appends to another engine")));
+    let state = simulation.shared.lock();
+    assert_eq!((state.sessions[0].has_lock, state.ended), (true, 0));
+    drop(state);
+    // It is over when the stream moves.
+    simulation.shared.lock().sessions[0].term = None;
+    simulation.finish();
+    assert_eq!(simulation.relays[1].status.read().fault, None);
+}
+
+#[test]
+fn r04_a_leader_whose_stream_was_deleted_is_known_by_its_term_and_one_without_a_term_is_ended_later() {
+    for (is_published, seconds) in [(true, 25), (false, 45)] {
+        let mut simulation = Simulation::new(2, 1);
+        simulation.run_other(1);
+        simulation.step(&Step::Freeze(0));
+        simulation.step(&Step::Delete);
+        if !is_published {
+            simulation.shared.lock().sessions[0].term = None;
+        }
+        simulation.run_other(seconds - 5);
+        assert!(simulation.shared.lock().sessions[0].has_lock, "{is_published}");
+        simulation.run_other(10);
+        assert!(!simulation.shared.lock().sessions[0].has_lock, "{is_published}");
+    }
+}
+
+#[test]
+fn r07_a_session_is_reported_as_ended_once_it_is_gone_and_is_a_fault_until_then() {
+    let mut simulation = Simulation::new(2, 1);
+    simulation.step(&Step::Freeze(0));
+    simulation.shared.lock().sessions[0].is_stuck = true;
+    simulation.run_other(60);
+    let ends = |simulation: &Simulation| {
+        let events = simulation.relays[1].events.lock().unwrap();
+        events.iter().filter(|event| event.contains("its session was ended")).count()
+    };
+    let relay = &simulation.relays[1];
+    assert!(simulation.shared.lock().ended > 1 && ends(&simulation) == 0);
+    let since_leader = relay.status.leader_seen().map(|at| simulation.now - at);
+    assert!(since_leader > Some(Duration::from_secs(50)), "{since_leader:?}");
+    assert!(relay.status.read().fault.is_some_and(|fault| fault.contains("is still there")));
+    simulation.shared.lock().sessions[0].is_stuck = false;
+    simulation.run_other(30);
+    assert_eq!((ends(&simulation), simulation.relays[1].status.read().fault), (1, None));
 }
 
 #[test]

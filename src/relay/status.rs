@@ -1,5 +1,6 @@
 //! The state of a relay, for other threads.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +10,11 @@ use crate::clock;
 use crate::config::named;
 use crate::error::{Error, Escaped};
 use crate::relay::inbox::Inbox;
+
+/// The number of changes by force within [`FORCE_PERIOD`] that are a fault.
+const FORCED_MAX: usize = 3;
+/// The time for which a change by force counts.
+const FORCE_PERIOD: Duration = Duration::from_secs(120);
 
 /// The part of a relay in one stream.
 ///
@@ -87,8 +93,8 @@ pub enum RelayChange {
     EngineFault(String),
     /// The fault of the session or of the engine is over.
     Recovered,
-    /// A leader appended nothing although it had something to append, and the server was asked to end its session, with this
-    /// process id.
+    /// A leader appended nothing although it had something to append, and its session, with this process id, has ended because the
+    /// server was asked for that.
     HolderEnded(i32),
     /// A newer leader has taken the stream over.
     Superseded,
@@ -106,7 +112,7 @@ impl fmt::Display for RelayEvent {
             RelayChange::EngineFault(fault) => write!(f, "engine: {fault}"),
             RelayChange::Recovered => f.write_str("the fault is over"),
             RelayChange::HolderEnded(pid) => {
-                write!(f, "the leader appended nothing, so the server was asked to end its session (process {pid})")
+                write!(f, "the leader appended nothing, so its session was ended (process {pid} of the server)")
             }
             RelayChange::Superseded => f.write_str("a newer leader has taken over"),
             RelayChange::Stopped => f.write_str("this relay has stopped"),
@@ -146,6 +152,8 @@ struct StatusState {
     leader_seen: Option<Instant>,
     session_fault: Option<String>,
     engine_fault: Option<String>,
+    /// The last times at which a leader was replaced that had not resigned.
+    forced: VecDeque<Instant>,
 }
 
 impl StreamStatus {
@@ -162,6 +170,7 @@ impl StreamStatus {
             leader_seen: None,
             session_fault: None,
             engine_fault: None,
+            forced: VecDeque::new(),
         };
         Self { state: Mutex::new(state), inbox, on_event }
     }
@@ -220,12 +229,27 @@ impl StreamStatus {
         self.lock().leader_seen = Some(at);
     }
 
+    /// Returns the time at which another leader was last seen to append something.
+    #[cfg(test)]
+    pub(crate) fn leader_seen(&self) -> Option<Instant> {
+        self.lock().leader_seen
+    }
+
     pub(crate) fn receive_canary(&self, now: Instant) {
         self.lock().last_canary = Some(now);
     }
 
-    pub(crate) fn report(&self, change: RelayChange) {
+    /// Reports that a leader was replaced that had not resigned.
+    pub(crate) fn report_force(&self, change: RelayChange) {
+        self.count_force();
         self.update(|_| Some(change));
+    }
+
+    /// Counts a change by force, of which several within two minutes are a fault.
+    pub(crate) fn count_force(&self) {
+        let forced = &mut self.lock().forced;
+        forced.truncate(FORCED_MAX - 1);
+        forced.push_front(clock::now());
     }
 
     /// Sets or ends the fault of the session.
@@ -257,8 +281,23 @@ impl StreamStatus {
             canary_age: state.last_canary.map(|at| clock::now().saturating_duration_since(at)),
             append_time: state.append_time,
             leader_silence: state.leader_seen.map(|at| clock::now().saturating_duration_since(at)),
-            fault: state.session_fault.clone().or_else(|| state.engine_fault.clone()),
+            fault: state.session_fault.clone().or_else(|| state.engine_fault.clone()).or_else(|| state.force(clock::now())),
         }
+    }
+}
+
+impl StatusState {
+    /// Returns the fault of a stream whose leaders are replaced by force again and again.
+    fn force(&self, now: Instant) -> Option<String> {
+        let is_recent = |at: &&Instant| now.saturating_duration_since(**at) <= FORCE_PERIOD;
+        let count = self.forced.iter().filter(is_recent).count();
+        (count >= FORCED_MAX).then(|| {
+            format!(
+                "leaders were replaced by force {count} times within {} s: two groups of relays have one label, or one cannot \
+                 append; compare their --url and --to, and their logs",
+                FORCE_PERIOD.as_secs()
+            )
+        })
     }
 }
 
@@ -285,5 +324,17 @@ mod tests {
         assert!(read.fault.is_some_and(|fault| !fault.is_empty()));
         status.set_engine_fault(None);
         assert_eq!(status.read().fault, None);
+    }
+
+    #[test]
+    fn r07_leaders_that_are_replaced_by_force_again_and_again_are_a_fault_for_two_minutes() {
+        let status = StreamStatus::new("shop", Arc::default(), Arc::new(|_| ()));
+        let changes = [RelayChange::Superseded, RelayChange::HolderEnded(7), RelayChange::Superseded];
+        for change in changes {
+            assert_eq!(status.read().fault, None);
+            status.report_force(change);
+        }
+        assert!(status.read().fault.is_some_and(|fault| fault.contains("3 times within 120 s")));
+        assert_eq!(status.lock().force(clock::now() + FORCE_PERIOD), None);
     }
 }

@@ -132,11 +132,15 @@ pub(crate) struct StartedTerm {
 }
 
 impl ClaimedStream {
+    pub(crate) fn term(&self) -> u64 {
+        self.term
+    }
+
     /// Starts the term, or returns `None` if the history may yet receive what the former leader has appended: until it has the
     /// barrier, a canary that this relay has sent after its claim.
     pub(crate) fn start(&self, history: &History, barrier: &str, relayed: RelayedChannels<'_>) -> Option<StartedTerm> {
         match history.resume(&self.tail, barrier) {
-            Resume::Continue(rest) => Some(self.term(self.tail.last.map(|(last, _)| last), relayed, rest)),
+            Resume::Continue(rest) => Some(self.start_term(self.tail.last.map(|(last, _)| last), relayed, rest)),
             Resume::Wait(_) => None,
             // The beginning of a stream is no gap of it.
             Resume::Gap(ResumeGap::NoCanary(NoCanary::Empty)) => Some(self.start_with_gap(relayed)),
@@ -146,10 +150,10 @@ impl ClaimedStream {
 
     /// Starts the term behind a gap that is known.
     pub(crate) fn start_with_gap(&self, relayed: RelayedChannels<'_>) -> StartedTerm {
-        self.term(None, relayed, Vec::new())
+        self.start_term(None, relayed, Vec::new())
     }
 
-    fn term(
+    fn start_term(
         &self,
         continues: Option<StreamPosition>,
         (channels, silence_ms): RelayedChannels<'_>,

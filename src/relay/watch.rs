@@ -1,4 +1,9 @@
-//! The checks by a candidate of the stream of another leader.
+//! The checks by a candidate of the stream of another leader, and the end of one that appends nothing.
+//!
+//! ```text
+//!   the stream stands still ──▶ the session that holds the lock ──▶ its term is in this stream ──▶ end it ──▶ is it gone?
+//!                                                                └─ it is not: another engine ──▶ a fault
+//! ```
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +11,9 @@ use crate::error::Error;
 use crate::relay::entry::StreamOrigin;
 use crate::relay::history::History;
 use crate::relay::position::StreamPosition;
+use crate::relay::session::{LeaderSession, LockHolder, term_key};
 use crate::relay::sink::Sink;
+use crate::relay::status::{RelayChange, StreamStatus};
 use crate::relay::takeover::OpenStream;
 
 /// The size of a candidate's history from which on it looks for the part that the stream has, and the number of entries that it
@@ -23,8 +30,14 @@ pub(crate) struct StreamWatch {
     pub(crate) changed: Instant,
     /// That time, or the time of the last attempt to replace its leader.
     pub(crate) since: Instant,
-    /// The server has refused to end the session of a leader that appends nothing.
-    pub(crate) is_refused: bool,
+    /// The highest term that the stream has had.
+    highest: u64,
+    /// The session of a leader that appends nothing has a fault, until the stream moves.
+    pub(crate) is_stuck: bool,
+    /// The process of a session that held the lock at the last attempt, without a term.
+    unpublished: Option<i32>,
+    /// The session that the server was asked to end, and when.
+    asked: Option<(i32, Instant)>,
     /// The origin of the notifications in the stream, if it is another database, or a later timeline.
     pub(crate) foreign: Option<StreamOrigin>,
 }
@@ -32,7 +45,17 @@ pub(crate) struct StreamWatch {
 impl StreamWatch {
     /// Creates a watch whose first check is due.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { next: now, top: None, changed: now, since: now, is_refused: false, foreign: None }
+        Self {
+            next: now,
+            top: None,
+            changed: now,
+            since: now,
+            highest: 0,
+            is_stuck: false,
+            unpublished: None,
+            asked: None,
+            foreign: None,
+        }
     }
 
     /// Reads the end of the stream if that is due, several times in each `silence`. A long history forgets what the stream
@@ -59,7 +82,8 @@ impl StreamWatch {
         };
         let top = page.first().map(|(position, _)| *position);
         if top != self.top {
-            (self.top, self.changed, self.since, self.is_refused) = (top, now, now, false);
+            (self.top, self.changed, self.since, self.is_stuck) = (top, now, now, false);
+            self.highest = self.highest.max(top.map_or(0, |top| top.term));
             let origin = page.first().map(|(_, entry)| entry.origin);
             self.foreign = origin.filter(|origin| !stream.origin.can_follow(*origin));
             if is_long {
@@ -67,6 +91,67 @@ impl StreamWatch {
             }
         }
         Some(Ok(()))
+    }
+
+    /// Ends the session of a leader that appends nothing although there is something to append, if it appends to this stream.
+    pub(crate) fn replace_leader<K: Sink>(
+        &mut self,
+        stream: &mut OpenStream<K>,
+        session: &mut impl LeaderSession,
+        silence: Duration,
+        status: &StreamStatus,
+        now: Instant,
+    ) {
+        if self.asked.is_none() && !self.is_silent(silence, now) {
+            return;
+        }
+        let holder = match session.holder(&stream.name) {
+            Ok(holder) => holder,
+            Err(error) => return self.get_stuck(&error, status),
+        };
+        if let Some((pid, at)) = self.asked {
+            match holder {
+                // It has continued.
+                Some(holder) if holder.pid == pid && self.changed > at => self.asked = None,
+                Some(holder) if holder.pid == pid => self.get_stuck(&still_there_error(pid), status),
+                _ => self.report_end(status),
+            }
+        }
+        if !self.is_silent(silence, now) {
+            return;
+        }
+        self.since = now;
+        let Some(holder) = holder else { return };
+        if !self.is_of_stream(holder) {
+            return self.get_stuck(&other_engine_error(holder.pid), status);
+        }
+        if holder.term_key.is_none() && self.unpublished.replace(holder.pid) != Some(holder.pid) {
+            // It may be about to claim.
+            return;
+        }
+        match session.end_holder(&stream.name, holder.pid) {
+            Ok(true) => self.asked = Some((holder.pid, now)),
+            Ok(false) => {}
+            Err(error) => self.get_stuck(&error, status),
+        }
+    }
+
+    /// Reports that the session has ended that the server was asked to end.
+    pub(crate) fn report_end(&mut self, status: &StreamStatus) {
+        if let Some((pid, _)) = self.asked.take() {
+            status.report_force(RelayChange::HolderEnded(pid));
+        }
+    }
+
+    /// Returns `true` unless the holder of the lock has published a term that this stream never had.
+    fn is_of_stream(&self, holder: LockHolder) -> bool {
+        let terms = [self.top.map_or(0, |top| top.term), self.highest];
+        holder.term_key.is_none_or(|key| terms.map(term_key).contains(&key))
+    }
+
+    fn get_stuck(&mut self, error: &Error, status: &StreamStatus) {
+        self.is_stuck = true;
+        status.set_session_fault(Some(error));
     }
 
     /// Returns `true` if nothing was appended for this time.
@@ -78,4 +163,20 @@ impl StreamWatch {
 /// Returns the time after a duration, or the same time beyond the end of the clock.
 pub(crate) fn later(now: Instant, after: Duration) -> Instant {
     now.checked_add(after).unwrap_or(now)
+}
+
+fn still_there_error(pid: i32) -> Error {
+    let message = format!(
+        "the leader appends nothing, and its session (process {pid} of the server) is still there although the server was asked to \
+         end it: end that process"
+    );
+    Error::Relay(message.into())
+}
+
+fn other_engine_error(pid: i32) -> Error {
+    let message = format!(
+        "the leader (process {pid} of the server) appends to another engine, because its term was never in this stream: give all \
+         relays of the stream the same engine, or the stream another label; if the engine has lost its data, end that process"
+    );
+    Error::Relay(message.into())
 }

@@ -65,7 +65,7 @@ fn r08_a_leader_whose_session_is_terminated_loses_nothing() {
     let (whole, ledger) = Whole::of(&engine);
     for _ in 0..3 {
         let mut admin = connect(&whole.postgres.url());
-        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND granted";
+        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1852666476";
         assert_eq!(ask(&mut admin, sql), "1");
         ledger.wait_for_delivery();
         eventually("there are two", || whole.candidate().is_some());
