@@ -72,7 +72,7 @@ impl RelayBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for an invalid connection string and a label that is taken, and [`Error::Value`] for an invalid channel.
+    /// [`Error::Config`] for an invalid connection string and a label or a database that is taken, and [`Error::Value`] for an invalid channel.
     pub fn database<C, I>(mut self, config: C, channels: I) -> Result<Self, Error>
     where
         C: TryInto<Config>,
@@ -94,6 +94,10 @@ impl RelayBuilder {
                 "two databases have the label {:?}: it names a stream, so give each its own",
                 Escaped(label).to_string()
             );
+            return Err(ConfigError { origin: "relay".into(), position: None, message }.into());
+        }
+        if config.get_label().is_none() && self.databases.iter().any(|database| database.config == config) {
+            let message = "a database is given twice: its stream needs one relay in each process".into();
             return Err(ConfigError { origin: "relay".into(), position: None, message }.into());
         }
         self.databases.push(RelayedDatabase { config, channels, has_changes: false });
@@ -183,7 +187,9 @@ mod tests {
         let error = builder.database(config("a"), ["c"]).unwrap_err();
         assert!(error.is_usage() && error.to_string().contains("two databases have the label"), "{error}");
         let builder = Relay::builder("redis://r1").unwrap().database("postgres://app@db1/shop", ["c"]).unwrap();
-        assert!(builder.database("postgres://app@db2/shop", ["c"]).is_ok());
+        let builder = builder.database("postgres://app@db2/shop", ["c"]).unwrap();
+        let error = builder.database("postgres://app@db1/shop", ["d"]).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("a database is given twice"), "{error}");
         assert!(Relay::builder("redis://r1").unwrap().database("host=db1", [MARKER_CHANNEL]).unwrap_err().is_usage());
     }
 }
