@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::engine_time::EngineTime;
 use super::position::{StreamPosition, decimal};
 use crate::error::Escaped;
 use crate::gap::Gap;
@@ -81,7 +82,8 @@ pub(crate) enum EntryContent {
     Canary {
         /// Unique in the database.
         marker: Box<str>,
-        sent_unix_ms: u64,
+        /// A time before it was sent.
+        sent: EngineTime,
         /// The channels that are relayed, for readers that begin here.
         channels: Vec<Box<str>>,
         /// As in the start.
@@ -150,7 +152,7 @@ impl StreamEntry {
             },
             EntryContent::CANARY => EntryContent::Canary {
                 marker: reader.text("m")?.into(),
-                sent_unix_ms: reader.number("u")?,
+                sent: EngineTime { unix_ms: reader.number("u")?, engine: reader.text("g")?.into() },
                 channels: reader.names("c")?,
                 silence_ms: reader.silence()?,
             },
@@ -226,9 +228,10 @@ impl EntryContent {
                 ("a", number(*since_unix_ms)),
                 ("b", number(*until_unix_ms)),
             ],
-            Self::Canary { marker, sent_unix_ms, channels, silence_ms } => vec![
+            Self::Canary { marker, sent: EngineTime { unix_ms, engine }, channels, silence_ms } => vec![
                 ("m", text(marker)),
-                ("u", number(*sent_unix_ms)),
+                ("u", number(*unix_ms)),
+                ("g", text(engine)),
                 ("c", names(channels)),
                 ("w", number(*silence_ms)),
             ],

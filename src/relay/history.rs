@@ -204,6 +204,7 @@ mod tests {
 
     use super::*;
     use crate::notification::{Notification, Slice};
+    use crate::relay::engine_time::EngineTime;
 
     #[test]
     fn a_history_does_not_keep_read_buffers() {
@@ -213,7 +214,7 @@ mod tests {
         let mut history = History::new(1 << 20);
         history.push(EntryContent::Canary {
             marker: "m".into(),
-            sent_unix_ms: 0,
+            sent: EngineTime::default(),
             channels: Vec::new(),
             silence_ms: 20_000,
         });
@@ -229,7 +230,12 @@ mod tests {
         let mut history = History::new(5_000);
         for number in 0..100 {
             let marker = number.to_string().into();
-            history.push(EntryContent::Canary { marker, sent_unix_ms: 0, channels: Vec::new(), silence_ms: 20_000 });
+            history.push(EntryContent::Canary {
+                marker,
+                sent: EngineTime::default(),
+                channels: Vec::new(),
+                silence_ms: 20_000,
+            });
             (0..number % 7).for_each(|_| history.push(notification("x")));
             assert!(history.contents.front().is_some_and(is_canary));
             let sizes: usize = history.contents.iter().map(size_of_content).sum();

@@ -5,16 +5,20 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::notification::NotificationRef;
+use crate::relay::engine_time::EngineTime;
 use crate::relay::position::StreamPosition;
 
-/// A notification of a relay on the channel that all relays of a database share: `RELAY PID COUNTER UNIX_MS`. PID is the process
+/// The text in the place of an engine that is not known.
+const NO_ENGINE: &str = "-";
+
+/// A notification of a relay on the channel that all relays of a database share: `RELAY PID COUNTER UNIX_MS ENGINE`. PID is the process
 /// of its session, which the server adds to each notification: so no other session can send it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Marker {
     relay: Box<str>,
     pid: i32,
     counter: u64,
-    sent_unix_ms: u64,
+    sent: EngineTime,
 }
 
 impl Marker {
@@ -23,16 +27,17 @@ impl Marker {
         notification.payload().parse().ok().filter(|marker: &Self| marker.pid == notification.pid())
     }
 
-    /// Returns a time before it was sent, on the clock of the engine; 0 if that was not known.
-    pub(crate) fn sent_unix_ms(&self) -> u64 {
-        self.sent_unix_ms
+    /// Returns a time before it was sent.
+    pub(crate) fn sent(&self) -> &EngineTime {
+        &self.sent
     }
 }
 
 impl fmt::Display for Marker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { relay, pid, counter, sent_unix_ms } = self;
-        write!(f, "{relay} {pid} {counter} {sent_unix_ms}")
+        let Self { relay, pid, counter, sent: EngineTime { unix_ms, engine } } = self;
+        let engine = if engine.is_empty() { NO_ENGINE } else { engine };
+        write!(f, "{relay} {pid} {counter} {unix_ms} {engine}")
     }
 }
 
@@ -44,7 +49,12 @@ impl FromStr for Marker {
         let relay = parts.next().filter(|relay| is_relay_name(relay)).ok_or(())?;
         let pid = parts.next().and_then(|part| part.parse().ok()).ok_or(())?;
         let mut number = || parts.next().and_then(|part| part.parse().ok()).ok_or(());
-        let marker = Self { relay: relay.into(), pid, counter: number()?, sent_unix_ms: number()? };
+        let (counter, unix_ms) = (number()?, number()?);
+        let engine = match parts.next() {
+            Some(NO_ENGINE) => "",
+            engine => engine.filter(|engine| EngineTime::is_engine(engine)).ok_or(())?,
+        };
+        let marker = Self { relay: relay.into(), pid, counter, sent: EngineTime { unix_ms, engine: engine.into() } };
         // Nothing else that means the same.
         if marker.to_string() == text { Ok(marker) } else { Err(()) }
     }
@@ -80,10 +90,10 @@ impl RelayIdentity {
         self.pid = pid;
     }
 
-    /// Returns the next marker, which is sent at this time on the clock of the engine.
-    pub(crate) fn next_marker(&mut self, sent_unix_ms: u64) -> Marker {
+    /// Returns the next marker, which is sent after this time.
+    pub(crate) fn next_marker(&mut self, sent: EngineTime) -> Marker {
         self.counter += 1;
-        Marker { relay: self.name.clone(), pid: self.pid, counter: self.counter, sent_unix_ms }
+        Marker { relay: self.name.clone(), pid: self.pid, counter: self.counter, sent }
     }
 
     /// Returns a term above `known` and above all that were returned before, or `None` if there is none.
@@ -111,24 +121,27 @@ mod tests {
     #[test]
     fn r05_a_marker_is_recognized_and_nothing_else() {
         let mut source = RelayIdentity::new("4711-00ff", 7);
-        let (first, second) = (source.next_marker(9), source.next_marker(9));
-        assert!(first != second && first.sent_unix_ms() == 9);
-        for marker in [first, second] {
+        let sent = EngineTime { unix_ms: 9, engine: "3f".into() };
+        let (first, second) = (source.next_marker(sent.clone()), source.next_marker(sent.clone()));
+        assert!(first != second && *first.sent() == sent);
+        for marker in [first, second, source.next_marker(EngineTime::default())] {
             assert_eq!(marker.to_string().parse(), Ok(marker));
         }
         for text in [
             "",
             "r",
-            "r 1 2",
-            "r 1 2 3 4",
-            " r 1 2 3",
-            "r  1 2 3",
-            "r +1 2 3",
-            "r 01 2 3",
-            "r 1 2 -3",
-            "a b c d",
-            "r\n 1 2 3",
-            "ü 1 2 3",
+            "r 1 2 3",
+            "r 1 2 3 4 5",
+            " r 1 2 3 4",
+            "r  1 2 3 4",
+            "r +1 2 3 4",
+            "r 01 2 3 4",
+            "r 1 2 -3 4",
+            "a b c d e",
+            "r\n 1 2 3 4",
+            "ü 1 2 3 4",
+            "r 1 2 3 ",
+            "r 1 2 3 --",
         ] {
             assert_eq!(text.parse::<Marker>(), Err(()), "{text:?}");
         }
@@ -138,7 +151,7 @@ mod tests {
     fn r05_a_marker_of_another_session_is_none() {
         let mut relay = RelayIdentity::new("a", 7);
         relay.set_pid(42);
-        let text = relay.next_marker(9).to_string();
+        let text = relay.next_marker(EngineTime::default()).to_string();
         for (pid, is_marker) in [(42, true), (43, false)] {
             let notification = Notification::new("c", &text, pid);
             assert_eq!(Marker::of(notification.as_ref()).is_some(), is_marker);

@@ -100,6 +100,15 @@ impl Inbox {
     }
 }
 
+/// Returns the cause of a gap of notifications that did not fit.
+pub(crate) fn overflow_error(dropped: usize) -> Error {
+    let message = format!(
+        "the relay has dropped {dropped} notifications, because more than {} MiB or {INBOX_NOTIFICATIONS} waited for the engine",
+        INBOX_BYTES >> 20
+    );
+    Error::Relay(message.into())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

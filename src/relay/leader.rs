@@ -19,7 +19,7 @@ use crate::notification::Batch;
 use crate::relay::entry::EntryContent;
 use crate::relay::history::{HISTORY_BYTES, History};
 use crate::relay::identity::{Marker, RelayIdentity};
-use crate::relay::inbox::Received;
+use crate::relay::inbox::{Received, overflow_error};
 use crate::relay::outbox::{FlushError, Outbox};
 use crate::relay::session::{LeaderSession, MARKER_CHANNEL};
 use crate::relay::sink::Sink;
@@ -146,7 +146,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
             }
             Received::Notifications(batch) => self.push_batch(batch, now),
             Received::Overflow(dropped) => {
-                let cause = Error::TooSlow { dropped: dropped as u64 };
+                let cause = overflow_error(dropped);
                 self.push_gap(&Gap::new(self.setup.channels.iter().cloned(), cause, Duration::ZERO));
             }
             Received::Disconnected(error) => {
@@ -219,7 +219,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
         leadership.unmarked += len;
         if leadership.unmarked >= MARK_AFTER {
             leadership.unmarked = 0;
-            let marker = self.setup.identity.next_marker(stream.earliest_unix_ms());
+            let marker = self.setup.identity.next_marker(stream.earliest_time());
             self.session.send_marker(&marker.to_string());
         }
     }
@@ -232,9 +232,9 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
             leadership.has_marker = true;
         }
         self.status.receive_canary(now);
-        let (marker, sent_unix_ms) = (marker.to_string().into(), marker.sent_unix_ms());
+        let (marker, sent) = (marker.to_string().into(), marker.sent().clone());
         let (channels, silence_ms) = (self.setup.channels.clone(), self.setup.pace.silence_ms());
-        self.push(EntryContent::Canary { marker, sent_unix_ms, channels, silence_ms });
+        self.push(EntryContent::Canary { marker, sent, channels, silence_ms });
     }
 
     /// Does what is due, and appends what waits.
@@ -316,7 +316,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
             if let Err(error) = engagement.stream.read_clock() {
                 self.status.set_engine_fault(Some(&error));
             }
-            let marker = self.setup.identity.next_marker(engagement.stream.earliest_unix_ms()).to_string();
+            let marker = self.setup.identity.next_marker(engagement.stream.earliest_time()).to_string();
             self.session.send_marker(&marker);
             if let Part::TakingOver(takeover) = &mut engagement.part {
                 takeover.barriers[1] = marker.into();
@@ -394,7 +394,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
                     self.status.set_session_fault(Some(&error));
                     return self.step_down(now);
                 }
-                let barrier = self.setup.identity.next_marker(stream.earliest_unix_ms()).to_string();
+                let barrier = self.setup.identity.next_marker(stream.earliest_time()).to_string();
                 self.session.send_marker(&barrier);
                 let barriers = [barrier.clone().into(), barrier.into()];
                 *part = Part::TakingOver(Takeover { claimed, barriers, has_gap: false });

@@ -1,6 +1,7 @@
 //! A stream in memory, for tests.
 
 use crate::error::Error;
+use crate::relay::engine_time::EngineTime;
 use crate::relay::entry::StreamEntry;
 use crate::relay::position::StreamPosition;
 use crate::relay::sink::{AppendError, Sink};
@@ -30,8 +31,12 @@ impl MemorySink {
 }
 
 impl Sink for MemorySink {
-    fn unix_ms(&mut self) -> Result<u64, Error> {
-        self.reach().map(|()| self.unix_ms)
+    fn time(&mut self) -> Result<EngineTime, Error> {
+        self.reach().map(|()| EngineTime { unix_ms: self.unix_ms, engine: "memory".into() })
+    }
+
+    fn check_role(&mut self) -> Result<(), Error> {
+        self.reach()
     }
 
     fn top(&mut self) -> Result<Option<StreamPosition>, Error> {

@@ -34,6 +34,7 @@
 //! its place every 15 seconds, and the leader after every 1,000 notifications.
 
 mod builder;
+mod engine_time;
 mod entry;
 mod follower;
 mod history;

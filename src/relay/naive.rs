@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use proptest::prelude::*;
 
+use super::engine_time::EngineTime;
 use super::entry::{EntryContent, StreamEntry, StreamOrigin};
 use super::follower::{Continuity, Follower, StreamBreak, TopCheck};
 use super::history::{History, Resume, ResumeGap};
@@ -27,7 +28,7 @@ fn batch(numbers: impl IntoIterator<Item = usize>) -> EntryContent {
 fn canary(number: usize) -> EntryContent {
     EntryContent::Canary {
         marker: format!("m{number}").into(),
-        sent_unix_ms: 0,
+        sent: EngineTime::default(),
         channels: vec!["c".into()],
         silence_ms: 20_000,
     }

@@ -109,6 +109,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::engine_time::EngineTime;
     use crate::relay::memory_sink::MemorySink;
 
     const ORIGIN: StreamOrigin = StreamOrigin { system: 7, timeline: 1, database: 5 };
@@ -116,7 +117,7 @@ mod tests {
     fn canary(number: u64) -> EntryContent {
         EntryContent::Canary {
             marker: number.to_string().into(),
-            sent_unix_ms: number,
+            sent: EngineTime::default(),
             channels: Vec::new(),
             silence_ms: 20_000,
         }

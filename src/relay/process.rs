@@ -19,10 +19,11 @@ use crate::relay::builder::RelayBuilder;
 use crate::relay::identity::RelayIdentity;
 use crate::relay::inbox::{Inbox, Received};
 use crate::relay::leader::{RelayPace, StreamLeader, StreamSetup};
-use crate::relay::redis::{EngineConfig, RedisSink};
+use crate::relay::redis::{EngineConfig, Interrupt, RedisSink};
 use crate::relay::session::{LeaderSession, MARKER_CHANNEL, ManagedSession};
 use crate::relay::sink::Sink;
 use crate::relay::status::{RelayRole, RelayStatus, StreamStatus};
+use crate::relay::watch::later;
 
 /// The shortest limit for opening a session, and for a request on it.
 const LIMIT_MIN: Duration = Duration::from_secs(3);
@@ -53,6 +54,10 @@ pub struct Relay {
     handle: Handle,
     threads: Mutex<Vec<JoinHandle<()>>>,
     statuses: Vec<Arc<StreamStatus>>,
+    /// The ends of the calls to the engine, for each stream.
+    interrupts: Vec<Arc<Interrupt>>,
+    /// The time that an answer of the engine may take.
+    answer_timeout: Duration,
 }
 
 impl Relay {
@@ -79,7 +84,13 @@ impl Relay {
             .canary_at_any_pace(CANARY_CHANNEL, pace.period, pace.deadline);
         let handle = manager.handle();
         let (relay, number) = relay_name();
-        let mut started = Self { handle: handle.clone(), threads: Mutex::default(), statuses: Vec::new() };
+        let mut started = Self {
+            handle: handle.clone(),
+            threads: Mutex::default(),
+            statuses: Vec::new(),
+            interrupts: Vec::new(),
+            answer_timeout: engine.answer_timeout,
+        };
         // After an error the queues are dropped first, and so the threads end that are waited for.
         let mut inboxes = HashMap::new();
         for (index, database) in (0_u64..).zip(databases) {
@@ -89,9 +100,12 @@ impl Relay {
             let shown = database.config.get_label().map_or_else(|| id.to_string(), str::to_owned);
             let status = Arc::new(StreamStatus::new(&shown, Arc::clone(&inbox), Arc::clone(&on_event)));
             let changes_of = database.has_changes.then(|| database.config.to_string().into());
-            let engine = engine.clone();
+            let (engine, interrupt) = (engine.clone(), Arc::<Interrupt>::default());
+            started.interrupts.push(Arc::clone(&interrupt));
             let setup = StreamSetup {
-                engine: Box::new(move |stream: &str| RedisSink::new(engine.clone(), stream, keep)),
+                engine: Box::new(move |stream: &str| {
+                    RedisSink::new(engine.clone(), stream, keep, Arc::clone(&interrupt))
+                }),
                 label: database.config.get_label().map(Into::into),
                 channels: database.channels,
                 pace,
@@ -131,9 +145,11 @@ impl Relay {
 
     /// Stops the relay: what was received is appended, and another relay may lead immediately. Stopping again has no effect.
     ///
-    /// It waits for the engine as long as an answer may take.
+    /// It waits for the engine as long as one answer may take, at most 5 seconds, whatever is left to append.
     pub fn stop(&self) {
         drop(self.handle.stop());
+        let deadline = later(clock::now(), self.answer_timeout);
+        self.interrupts.iter().for_each(|interrupt| interrupt.stop_by(deadline));
         let threads = std::mem::take(&mut *self.threads());
         // The function that is called for events may stop the relay; its thread cannot wait for itself.
         for thread in threads.into_iter().filter(|it| it.thread().id() != thread::current().id()) {
@@ -203,10 +219,10 @@ fn serve<K: Sink, S: LeaderSession>(mut leader: StreamLeader<K, S>, inbox: &Inbo
     loop {
         let received = inbox.take(leader.deadline(clock::now()), leader.takes());
         let now = clock::now();
-        // Read before the queue is known to be empty.
-        let is_over = received.is_empty() && inbox.is_stopped();
         received.into_iter().for_each(|received| leader.handle(received, now));
-        if is_over {
+        if inbox.is_stopped() {
+            // There is no session any more for anything else.
+            inbox.take(now, true).into_iter().for_each(|received| leader.handle(received, now));
             return leader.finish(now);
         }
         leader.advance(now);
@@ -217,4 +233,71 @@ fn serve<K: Sink, S: LeaderSession>(mut leader: StreamLeader<K, S>, inbox: &Inbo
 fn relay_name() -> (String, u64) {
     let number = Jitter::random().number();
     (format!("{}-{number:016x}", std::process::id()), number)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use super::*;
+    use crate::relay::memory_sink::MemorySink;
+    use crate::relay::session::{LockHolder, PreparedSession};
+
+    /// A session that counts the requests, which all fail.
+    struct CountingSession(Arc<AtomicUsize>);
+
+    impl CountingSession {
+        fn refuse<T>(&self) -> Result<T, Error> {
+            self.0.fetch_add(1, SeqCst);
+            Err(Error::Disconnected)
+        }
+    }
+
+    impl LeaderSession for CountingSession {
+        fn prepare(&mut self) -> Result<PreparedSession, Error> {
+            self.refuse()
+        }
+
+        fn try_lock(&mut self, _: &str) -> Result<bool, Error> {
+            self.refuse()
+        }
+
+        fn publish_term(&mut self, _: u64) -> Result<(), Error> {
+            self.refuse()
+        }
+
+        fn unlock(&mut self) -> Result<(), Error> {
+            self.refuse()
+        }
+
+        fn send_marker(&mut self, _: &str) {
+            self.0.fetch_add(1, SeqCst);
+        }
+
+        fn holder(&mut self, _: &str) -> Result<Option<LockHolder>, Error> {
+            self.refuse()
+        }
+
+        fn end_holder(&mut self, _: &str, _: i32) -> Result<bool, Error> {
+            self.refuse()
+        }
+    }
+
+    #[test]
+    fn r06_a_relay_that_is_stopped_makes_no_more_requests() {
+        let (requests, inbox) = (Arc::<AtomicUsize>::default(), Arc::<Inbox>::default());
+        let pace = RelayPace { period: Duration::from_secs(15), deadline: Duration::from_secs(5) };
+        let setup = StreamSetup {
+            engine: Box::new(|_: &str| MemorySink::default()),
+            label: Some("shop".into()),
+            channels: vec!["a".into()],
+            pace,
+            identity: RelayIdentity::new("a", 7),
+        };
+        let status = Arc::new(StreamStatus::new("shop", Arc::clone(&inbox), Arc::new(|_| ())));
+        inbox.push(Received::Opened);
+        inbox.stop();
+        serve(StreamLeader::new(setup, CountingSession(Arc::clone(&requests)), status), &inbox);
+        assert_eq!(requests.load(SeqCst), 0);
+    }
 }

@@ -4,7 +4,7 @@ use super::entry::{EntryContent, StreamEntry};
 use super::position::StreamPosition;
 
 /// The names of fields, and one that no version has.
-const NAMES: [&str; 16] = ["v", "k", "s", "t", "r", "p", "c", "n", "e", "a", "b", "m", "u", "z", "d", "w"];
+const NAMES: [&str; 17] = ["v", "k", "s", "t", "r", "p", "c", "n", "e", "a", "b", "m", "u", "z", "d", "w", "g"];
 
 /// Treats `data` as a sequence number and fields, each a byte for the name, one for the length, and the value. An entry that is
 /// read from them is written and read again: both are the same.
@@ -38,7 +38,7 @@ fn check_entry(position: StreamPosition, entry: &StreamEntry, fields: &[(&[u8], 
     for (at, (name, value)) in written.iter().enumerate() {
         assert!(written.iter().skip(at + 1).all(|(other, _)| other != name), "{name} is written twice");
         // Numbers may have been written with leading zeros.
-        if !matches!(*name, "s" | "t" | "a" | "b" | "u" | "w" | "p") {
+        if !matches!(*name, "s" | "t" | "d" | "a" | "b" | "u" | "w" | "p") {
             assert_eq!(given(name), Some(&**value), "{name}");
         }
     }
@@ -53,6 +53,7 @@ fn check_entry(position: StreamPosition, entry: &StreamEntry, fields: &[(&[u8], 
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::engine_time::EngineTime;
     use super::super::entry::StreamOrigin;
     use super::*;
     use crate::notification::Batch;
@@ -81,21 +82,14 @@ mod tests {
 
     fn contents() -> [(u64, EntryContent); 5] {
         let channels = || vec!["prices".into(), "Straße".into()];
+        let sent = || EngineTime { unix_ms: u64::MAX, engine: "3f".into() };
         let notifications = [frame(1, b"prices", b"7"), frame(-2, b"caf\xe9", b"\xff\0\n")].concat();
         [
             (0, EntryContent::Claim { relay: "db1 42".into() }),
             (1, EntryContent::Start { continues: Some(at(9)), channels: channels(), silence_ms: 20_000 }),
             (2, EntryContent::Notifications(Batch::from_frames(&notifications).unwrap())),
             (3, EntryContent::Gap { channels: channels(), cause: "reset".into(), since_unix_ms: 1, until_unix_ms: 2 }),
-            (
-                4,
-                EntryContent::Canary {
-                    marker: "a 1".into(),
-                    sent_unix_ms: u64::MAX,
-                    channels: Vec::new(),
-                    silence_ms: 20_000,
-                },
-            ),
+            (4, EntryContent::Canary { marker: "a 1".into(), sent: sent(), channels: Vec::new(), silence_ms: 20_000 }),
         ]
     }
 
@@ -113,7 +107,7 @@ mod tests {
                 r"n=A\x00\x00\x00\x11\x00\x00\x00\x01prices\x007\x00A\x00\x00\x00\x11\xff\xff\xff\xfecaf\xe9\x00\xff\x00\n\x00",
             ),
             (gap, "gap", r"c=prices\x00Stra\xc3\x9fe e=reset a=1 b=2"),
-            (canary, "canary", r"m=a 1 u=18446744073709551615 c= w=20000"),
+            (canary, "canary", r"m=a 1 u=18446744073709551615 g=3f c= w=20000"),
         ] {
             let texts: Vec<_> = fields.iter().map(text).collect();
             assert_eq!(texts.join(" "), format!("{} {rest}", common(kind)));
@@ -195,7 +189,7 @@ mod tests {
     fn r02_invalid_values_are_refused_with_the_field() {
         let canary = |marker: &'static [u8], sent: &'static [u8], channels: &'static [u8]| {
             let common: [(&str, &[u8]); 5] = [("v", b"1"), ("k", b"canary"), ("s", b"1"), ("t", b"1"), ("d", b"5")];
-            read(2, &[&common[..], &[("m", marker), ("u", sent), ("c", channels), ("w", b"1")]].concat())
+            read(2, &[&common[..], &[("m", marker), ("u", sent), ("g", b""), ("c", channels), ("w", b"1")]].concat())
         };
         let start = |silence: &'static [u8]| {
             read(1, &[("v", b"1"), ("k", b"start"), ("s", b"1"), ("t", b"1"), ("d", b"5"), ("c", b"a"), ("w", silence)])
@@ -284,10 +278,12 @@ mod tests {
         let gap = (names(), any::<String>(), any::<(u64, u64)>()).prop_map(|(channels, cause, (since, until))| {
             EntryContent::Gap { channels, cause: cause.into(), since_unix_ms: since, until_unix_ms: until }
         });
-        let canary = (any::<String>(), any::<u64>(), names(), 1..=u64::MAX);
-        let canary = canary.prop_map(|(marker, sent_unix_ms, channels, silence_ms)| EntryContent::Canary {
+        let sent = (any::<u64>(), any::<String>());
+        let sent = sent.prop_map(|(unix_ms, engine)| EngineTime { unix_ms, engine: engine.into() });
+        let canary = (any::<String>(), sent, names(), 1..=u64::MAX);
+        let canary = canary.prop_map(|(marker, sent, channels, silence_ms)| EntryContent::Canary {
             marker: marker.into(),
-            sent_unix_ms,
+            sent,
             channels,
             silence_ms,
         });

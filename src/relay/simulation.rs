@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use super::engine_time::EngineTime;
 use super::entry::{EntryContent, StreamEntry, StreamOrigin};
 use super::follower::{Continuity, Follower, TopCheck};
 use super::identity::RelayIdentity;
@@ -35,6 +36,8 @@ struct SharedState {
     lock_lies: bool,
     stream: Vec<(StreamPosition, StreamEntry)>,
     engine_ms: u64,
+    /// The engine is no master any more.
+    is_demoted: bool,
     /// The relays that cannot reach the engine.
     partitioned: BTreeSet<usize>,
     /// The number of answers of the engine that are lost from now on.
@@ -75,8 +78,13 @@ impl SimulatedSink {
 }
 
 impl Sink for SimulatedSink {
-    fn unix_ms(&mut self) -> Result<u64, Error> {
-        Ok(self.reach()?.engine_ms)
+    fn time(&mut self) -> Result<EngineTime, Error> {
+        Ok(EngineTime { unix_ms: self.reach()?.engine_ms, engine: "simulated".into() })
+    }
+
+    fn check_role(&mut self) -> Result<(), Error> {
+        let state = self.reach()?;
+        if state.is_demoted { Err(Error::Relay("the server is a slave".into())) } else { Ok(()) }
     }
 
     fn top(&mut self) -> Result<Option<StreamPosition>, Error> {
@@ -173,7 +181,7 @@ impl LeaderSession for SimulatedSession {
 struct SimulatedRelay {
     leader: StreamLeader<SimulatedSink, SimulatedSession>,
     status: Arc<StreamStatus>,
-    /// What it has reported.
+    /// The changes that it has reported.
     events: Arc<Mutex<Vec<String>>>,
     /// It knows that its session is open.
     is_connected: bool,
@@ -545,7 +553,11 @@ fn r05_a_barrier_that_is_lost_is_sent_again() {
 #[test]
 fn r05_a_leader_whose_channels_were_lost_or_whose_queue_was_full_reports_a_gap_and_continues() {
     let gap = Gap::new(["c"], Error::Unregistered, Duration::ZERO);
-    for received in [Received::Restored(gap), Received::Overflow(7)] {
+    let cause_of = |content: &EntryContent| match content {
+        EntryContent::Gap { cause, .. } => Some(cause.clone()),
+        _ => None,
+    };
+    for (received, is_overflow) in [(Received::Restored(gap), false), (Received::Overflow(7), true)] {
         let mut simulation = Simulation::new(2, 1);
         let start = last_start(&simulation.shared.lock());
         simulation.relays[0].leader.handle(received, simulation.now);
@@ -553,6 +565,9 @@ fn r05_a_leader_whose_channels_were_lost_or_whose_queue_was_full_reports_a_gap_a
         assert_eq!(last_start(&simulation.shared.lock()), start);
         simulation.finish();
         assert_eq!(simulation.readers[0].gaps, 1);
+        let state = simulation.shared.lock();
+        let causes: Vec<_> = state.stream.iter().filter_map(|(_, entry)| cause_of(&entry.content)).collect();
+        assert_eq!(causes.iter().filter(|cause| cause.contains("64 MiB") == is_overflow).count(), 1, "{causes:?}");
     }
 }
 
@@ -643,6 +658,10 @@ fn r04_only_a_candidate_that_receives_and_sees_the_stream_ends_the_session_of_a_
     simulation.step(&Step::Reconnect);
     wait(&mut simulation, 10, usize::MAX);
     assert!(holds(&simulation), "it did not see the stream");
+    simulation.shared.lock().is_demoted = true;
+    wait(&mut simulation, 60, usize::MAX);
+    simulation.shared.lock().is_demoted = false;
+    assert!(holds(&simulation), "its server is no master");
     wait(&mut simulation, 30, usize::MAX);
     assert!(!holds(&simulation));
     // The process that was stopped appends nothing more, and is a candidate again.
@@ -746,7 +765,7 @@ fn r04_a_stream_that_another_database_fills_is_not_taken() {
         let canary = |sequence: u64| {
             let content = EntryContent::Canary {
                 marker: "b 1 1".into(),
-                sent_unix_ms: 1,
+                sent: EngineTime::default(),
                 channels: vec!["c".into()],
                 silence_ms: 20_000,
             };

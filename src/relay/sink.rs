@@ -1,6 +1,7 @@
 //! The engine, as a leader sees it.
 
 use crate::error::Error;
+use crate::relay::engine_time::EngineTime;
 use crate::relay::entry::StreamEntry;
 use crate::relay::position::StreamPosition;
 
@@ -9,10 +10,13 @@ use crate::relay::position::StreamPosition;
 ///
 /// That refusal is all that safety rests on: a leader of an older term can append nothing.
 pub(crate) trait Sink {
-    /// Returns the time of the engine's clock, in milliseconds since 1970.
-    fn unix_ms(&mut self) -> Result<u64, Error>;
+    /// Returns the time of the engine's clock.
+    fn time(&mut self) -> Result<EngineTime, Error>;
 
-    /// Returns the position of the last entry.
+    /// Returns an error if the server is no master any more.
+    fn check_role(&mut self) -> Result<(), Error>;
+
+    /// Returns the position above which the engine accepts an entry: that of the last one, even if it was deleted.
     fn top(&mut self) -> Result<Option<StreamPosition>, Error>;
 
     /// Appends entries in this order. After an error some of them may have been appended, but none behind one that was not.

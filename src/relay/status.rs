@@ -281,7 +281,11 @@ impl StreamStatus {
             canary_age: state.last_canary.map(|at| clock::now().saturating_duration_since(at)),
             append_time: state.append_time,
             leader_silence: state.leader_seen.map(|at| clock::now().saturating_duration_since(at)),
-            fault: state.session_fault.clone().or_else(|| state.engine_fault.clone()).or_else(|| state.force(clock::now())),
+            fault: state
+                .session_fault
+                .clone()
+                .or_else(|| state.engine_fault.clone())
+                .or_else(|| state.force(clock::now())),
         }
     }
 }

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use crate::clock;
 use crate::error::{Error, Escaped};
+use crate::relay::engine_time::EngineTime;
 use crate::relay::entry::{EntryContent, StreamEntry, StreamOrigin};
 use crate::relay::history::{HISTORY_BYTES, History, Resume, ResumeGap};
 use crate::relay::identity::RelayIdentity;
@@ -34,7 +35,7 @@ pub(crate) struct OpenStream<K> {
     pub(crate) origin: StreamOrigin,
     pub(crate) sink: K,
     /// A time of the engine's clock, and when it had been received.
-    clock: Option<(u64, Instant)>,
+    clock: Option<(EngineTime, Instant)>,
 }
 
 impl<K: Sink> OpenStream<K> {
@@ -56,23 +57,29 @@ impl<K: Sink> OpenStream<K> {
 
     /// Reads the engine's clock.
     pub(crate) fn read_clock(&mut self) -> Result<u64, Error> {
-        let unix_ms = self.sink.unix_ms()?;
-        self.clock = Some((unix_ms, clock::now()));
+        // A time that is no longer measured is not used.
+        self.clock = None;
+        let time = self.sink.time()?;
+        let unix_ms = time.unix_ms;
+        self.clock = Some((time, clock::now()));
         Ok(unix_ms)
     }
 
-    /// Returns a time that the engine's clock has reached, by the time of its last answer; 0 without one. The two clocks are the
-    /// same to far less than a part in a thousand.
-    pub(crate) fn earliest_unix_ms(&self) -> u64 {
-        self.clock.map_or(0, |(unix_ms, received)| {
-            let since = clock::now().saturating_duration_since(received).as_millis();
-            unix_ms.saturating_add(u64::try_from(since - since / 1_000).unwrap_or_default())
+    /// Returns a time that the engine's clock has reached, by the time of its last answer; an unknown one without. The two clocks
+    /// are the same to far less than a part in a thousand.
+    pub(crate) fn earliest_time(&self) -> EngineTime {
+        self.clock.as_ref().map_or_else(EngineTime::default, |(time, received)| {
+            let since = clock::now().saturating_duration_since(*received).as_millis();
+            let since = u64::try_from(since - since / 1_000).unwrap_or_default();
+            EngineTime { unix_ms: time.unix_ms.saturating_add(since), engine: time.engine.clone() }
         })
     }
 
     /// Claims the stream for a relay, and reads back what its former leader has appended.
     pub(crate) fn claim(&mut self, relay: &mut RelayIdentity) -> Result<ClaimedStream, Error> {
         for _ in 0..CLAIMS {
+            // A stream of something else is not written to.
+            self.sink.read_back(None, 1)?;
             let known = self.sink.top()?.map_or(0, |top| top.term);
             let term = relay.next_term(self.read_clock()?, known);
             let term =

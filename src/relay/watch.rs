@@ -105,6 +105,11 @@ impl StreamWatch {
         if self.asked.is_none() && !self.is_silent(silence, now) {
             return;
         }
+        // A server that was demoted keeps its connections, and its stream may stand still.
+        if let Err(error) = stream.sink.check_role() {
+            (self.changed, self.since) = (now, now);
+            return status.set_engine_fault(Some(&error));
+        }
         let holder = match session.holder(&stream.name) {
             Ok(holder) => holder,
             Err(error) => return self.get_stuck(&error, status),

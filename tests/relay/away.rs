@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use notifyman::Event;
 use notifyman::relay::RelayReader;
 
-use super::support::{SILENCE, StreamWriter, expect, next, open, redis, settings, with_engines};
-use crate::support::Proxy;
+use super::support::{SILENCE, StreamWriter, expect, next, open, redis, settings, until, with_engines};
 use crate::support::server::{LIMIT, eventually, refusing_port};
+use crate::support::{EngineKind, Proxy};
 
 #[test]
 fn r06_a_paused_engine_is_a_loss_after_the_silence_and_nothing_is_missing() {
@@ -162,4 +162,23 @@ fn r06_an_unreachable_server_does_not_hide_the_master_behind_it() {
         writer.batch(&engine, &["1"]);
         assert_eq!(next(&mut reader), "1");
     });
+}
+
+#[test]
+fn r06_a_reader_whose_queue_was_full_leaves_a_server_that_was_demoted() {
+    let Some(first) = redis(&[]) else { return };
+    let second = first.start_replica(EngineKind::Redis);
+    let writer = StreamWriter::start(&first, "shop", 5);
+    let reader = RelayReader::builder([first.url(), second.url()]).unwrap().stream("shop").timeout(LIMIT);
+    let mut reader = open(reader.silence(SILENCE));
+    // The queue takes 16 MiB. A read that waits would be ended by the server.
+    let large = "x".repeat(7_000);
+    (0..24).for_each(|_| writer.batch(&first, &[large.as_str(); 150]));
+    let length = first.ask("XLEN notifyman:shop");
+    eventually("the replica has all", || second.ask("XLEN notifyman:shop") == length);
+    second.ask("REPLICAOF NO ONE");
+    first.ask(&format!("REPLICAOF 127.0.0.1 {}", refusing_port()));
+    writer.batch(&second, &["1"]);
+    let gaps = until(&mut reader, "1").iter().filter(|(_, found)| found.starts_with("gap [a")).count();
+    assert_eq!(gaps, 0);
 }

@@ -75,3 +75,18 @@ fn r04_a_session_of_another_role_that_may_not_be_ended_is_a_fault_until_it_ends(
     eventually("the relay leads", || relay.status()[0].role == RelayRole::Leader);
     eventually("the fault is over", || relay.status()[0].fault.is_none());
 }
+
+#[test]
+fn r04_a_leader_of_another_engine_keeps_its_session_and_the_candidate_has_a_fault() {
+    let (Some(first), Some(second)) = (redis(&[]), redis(&[])) else { return };
+    let server = server();
+    let leader = relay(&server, &first);
+    eventually("the relay leads", || leader.status()[0].role == RelayRole::Leader);
+    let term = leader.status()[0].term;
+    let other = relay(&server, &second);
+    let fault = || other.status().remove(0).fault.unwrap_or_default();
+    eventually("the fault is reported", || fault().contains("appends to another engine"));
+    assert_eq!((leader.status()[0].role, leader.status()[0].term), (RelayRole::Leader, term));
+    drop(leader);
+    eventually("the other one leads", || other.status()[0].role == RelayRole::Leader && fault().is_empty());
+}

@@ -90,11 +90,16 @@ impl StreamWriter {
     /// Appends a canary that was sent at this time of the engine's clock.
     pub fn canary(&self, engine: &EngineServer, unix_ms: u64) {
         let marker = format!("test {}", self.next());
-        let sent = unix_ms.to_string();
-        self.add(
-            engine,
-            &[("k", b"canary"), ("m", marker.as_bytes()), ("u", sent.as_bytes()), ("c", b"a\0b"), ("w", b"20000")],
-        );
+        let (sent, info) = (unix_ms.to_string(), engine.ask("INFO server"));
+        let clock = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap().trim();
+        let fields = [
+            ("m", marker.as_bytes()),
+            ("u", sent.as_bytes()),
+            ("g", clock.as_bytes()),
+            ("c", b"a\0b"),
+            ("w", b"20000"),
+        ];
+        self.add(engine, &[&[("k", &b"canary"[..])], &fields[..]].concat());
     }
 }
 

@@ -1,5 +1,6 @@
 //! The steps of relays and of the engine, each with the mistakes that change it.
 
+use super::super::engine_time::EngineTime;
 use super::super::entry::{EntryContent, StreamEntry, StreamOrigin};
 use super::super::history::{History, Resume};
 use super::super::position::StreamPosition;
@@ -347,7 +348,12 @@ fn can_fail(state: &RelayModelState, at: usize, fate: RequestFate) -> bool {
 }
 
 fn canary(marker: &str) -> EntryContent {
-    EntryContent::Canary { marker: marker.into(), sent_unix_ms: 0, channels: Vec::new(), silence_ms: 20_000 }
+    EntryContent::Canary {
+        marker: marker.into(),
+        sent: EngineTime::default(),
+        channels: Vec::new(),
+        silence_ms: 20_000,
+    }
 }
 
 fn number(text: &str) -> u8 {

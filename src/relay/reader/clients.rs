@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::RelayReader;
 use crate::manager::Event;
 use crate::notification::{Batch, Notification};
+use crate::relay::engine_time::EngineTime;
 use crate::relay::entry::{EntryContent, StreamEntry, StreamOrigin};
 use crate::relay::position::StreamPosition;
 use crate::relay::redis::tests::{EngineKind, EngineServer, not_run};
@@ -175,7 +177,7 @@ fn r03_readers_in_other_languages_report_the_same_gaps() {
     let mut engine = EngineServer::create(EngineKind::Redis, Vec::new()).unwrap();
     engine.launch_on_free_port().unwrap();
     let mut leader = Leader {
-        sink: RedisSink::new(EngineConfig::new([engine.url()]).unwrap(), "shop", 1000),
+        sink: RedisSink::new(EngineConfig::new([engine.url()]).unwrap(), "shop", 1000, Arc::default()),
         at: StreamPosition::claim_of(5),
     };
     leader.start(5, None);
@@ -199,7 +201,7 @@ fn r03_readers_in_other_languages_report_the_same_gaps() {
     leader.notify(&[("a", "1"), ("b", "é"), ("a", "")]);
     leader.append(EntryContent::Canary {
         marker: "x 1".into(),
-        sent_unix_ms: 1,
+        sent: EngineTime::default(),
         channels: vec!["a".into()],
         silence_ms: SILENCE * 1000,
     });

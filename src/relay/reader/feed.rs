@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::error::{Error, Escaped};
 use crate::gap::{Gap, GapData};
 use crate::manager::{ConnId, Event};
+use crate::relay::engine_time::EngineTime;
 use crate::relay::entry::{EntryContent, StreamEntry};
 use crate::relay::follower::{Continuity, Follower, StreamBreak, TopCheck};
 use crate::relay::position::StreamPosition;
@@ -199,13 +200,13 @@ impl StreamFeed {
         self.channels = Some(channels.into());
     }
 
-    /// Reads the next entry. `sent` converts the time at which a canary was sent. Returns `true` if the entry is one of a leader, so
+    /// Reads the next entry. `convert` converts the time at which a canary was sent. Returns `true` if the entry is one of a leader, so
     /// that the stream is not silent.
     pub(super) fn receive<N: AsRef<[u8]>, V: AsRef<[u8]>>(
         &mut self,
         (at, fields): (StreamPosition, &[(N, V)]),
         now: ReadTime,
-        sent: impl FnOnce(u64) -> Option<Instant>,
+        convert: impl FnOnce(&EngineTime) -> Option<Instant>,
         out: &mut Vec<FeedOutput>,
     ) -> bool {
         let entry = match StreamEntry::from_fields(at, fields) {
@@ -246,8 +247,8 @@ impl StreamFeed {
         }
         match entry.content {
             EntryContent::Notifications(batch) => self.put(Event::Notifies(self.id, batch), out),
-            EntryContent::Canary { sent_unix_ms, .. } if self.reports_canaries => {
-                if let Some(sent) = sent(sent_unix_ms) {
+            EntryContent::Canary { sent, .. } if self.reports_canaries => {
+                if let Some(sent) = convert(&sent) {
                     self.put(Event::CanaryReceived(self.id, sent), out);
                 }
             }

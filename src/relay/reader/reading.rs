@@ -10,6 +10,7 @@ use super::feed::{FeedOutput, ReadTime, StreamFeed, StreamStart};
 use super::queue::ReaderQueue;
 use crate::clock;
 use crate::error::Error;
+use crate::relay::engine_time::EngineTime;
 use crate::relay::entry::StreamEntry;
 use crate::relay::redis::{EngineConfig, EngineConnection, EngineFault, FaultKind, Interrupt, RawEntry, commands};
 
@@ -151,7 +152,7 @@ impl StreamThread {
         for (number, entries) in &found {
             let feed = &mut self.feeds[*number];
             for (at, fields) in entries {
-                let sent = |unix_ms| self.clock.convert(unix_ms, now.0);
+                let sent = |time: &EngineTime| self.clock.convert(time, now.0);
                 is_alive[*number] |= feed.receive((*at, fields), now, sent, &mut self.out);
                 if feed.is_lost() {
                     break;
@@ -165,6 +166,8 @@ impl StreamThread {
             }
             // The program must know of the silence before the engine is asked, which may take long.
             self.queue.add(self.number, &mut self.out);
+            // A server that was demoted may have nothing more.
+            commands::check_role(connection)?;
             match commands::read_back(connection, &feed.key, None, 1) {
                 Ok(last) => feed.check_top(last.first().map(|(at, _)| *at)),
                 Err(fault) if fault.kind == FaultKind::WrongType => feed.handle_loss(feed.error(&fault), &mut self.out),
@@ -190,7 +193,8 @@ impl StreamThread {
     fn measure(&mut self, connection: &mut EngineConnection) -> Result<(), EngineFault> {
         if self.reports_canaries {
             let requested = clock::now();
-            self.clock.measure(requested, commands::time(connection)?);
+            let time = commands::time(connection)?;
+            self.clock.measure(&commands::engine(connection)?, requested, time);
         }
         Ok(())
     }

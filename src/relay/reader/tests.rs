@@ -6,6 +6,7 @@ use super::feed::{FeedOutput, FeedSilence, ReadTime, StreamFeed, StreamStart};
 use crate::error::Error;
 use crate::manager::{ConnId, Event};
 use crate::notification::{Batch, Notification};
+use crate::relay::engine_time::EngineTime;
 use crate::relay::entry::{EntryContent, StreamEntry, StreamOrigin};
 use crate::relay::position::StreamPosition;
 
@@ -28,7 +29,12 @@ fn start(continues: Option<StreamPosition>, channels: &[&str]) -> EntryContent {
 }
 
 fn canary(channels: &[&str]) -> EntryContent {
-    EntryContent::Canary { marker: "a 1".into(), sent_unix_ms: 5, channels: names(channels), silence_ms: 20_000 }
+    EntryContent::Canary {
+        marker: "a 1".into(),
+        sent: EngineTime::default(),
+        channels: names(channels),
+        silence_ms: 20_000,
+    }
 }
 
 fn batch(payload: &str) -> EntryContent {
@@ -213,7 +219,7 @@ fn r03_the_silence_is_that_of_the_leader_unless_the_reader_has_another_one() {
     let seconds = Duration::from_secs;
     let slow_canary = |silence_ms| EntryContent::Canary {
         marker: "a 1".into(),
-        sent_unix_ms: 5,
+        sent: EngineTime::default(),
         channels: names(&["a"]),
         silence_ms,
     };

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use redis::{Cmd, Value, cmd};
 
-use super::connection::EngineConnection;
-use super::fault::EngineFault;
+use super::connection::{EngineConnection, property};
+use super::fault::{EngineFault, FaultKind};
+use crate::relay::engine_time::EngineTime;
 use crate::relay::entry::StreamEntry;
 use crate::relay::position::StreamPosition;
 
@@ -33,6 +34,52 @@ pub(crate) fn time(connection: &mut EngineConnection) -> Result<Duration, Engine
     match parts.as_deref() {
         Some([seconds, micros]) => Ok(Duration::from_secs(*seconds).saturating_add(Duration::from_micros(*micros))),
         _ => Err(EngineFault::of_protocol(connection.address(), "TIME")),
+    }
+}
+
+/// Returns an error if the server is no master any more. A server that was demoted keeps its connections.
+pub(crate) fn check_role(connection: &mut EngineConnection) -> Result<(), EngineFault> {
+    let role = match connection.call(&cmd("ROLE"))? {
+        Value::Array(parts) => parts.into_iter().next().and_then(bytes),
+        _ => None,
+    };
+    match role.as_deref() {
+        Some(b"master") => Ok(()),
+        Some(_) => Err(EngineFault::new(
+            FaultKind::Unreachable,
+            connection.address(),
+            "the server has become a replica: give the addresses of all servers",
+        )),
+        None => Err(EngineFault::of_protocol(connection.address(), "ROLE")),
+    }
+}
+
+/// Returns the run id of the server's process; an empty text if it reports none.
+pub(crate) fn engine(connection: &mut EngineConnection) -> Result<Box<str>, EngineFault> {
+    if let Some(engine) = connection.engine() {
+        return Ok(engine.into());
+    }
+    let info = bytes(connection.call(cmd("INFO").arg("server"))?).unwrap_or_default();
+    let info = String::from_utf8_lossy(&info);
+    let engine = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+    let engine = engine.filter(|engine| EngineTime::is_engine(engine)).unwrap_or_default();
+    connection.set_engine(engine);
+    Ok(engine.into())
+}
+
+/// Returns the position above which the engine accepts entries of a stream: that of the last one that it had.
+pub(crate) fn last_position(
+    connection: &mut EngineConnection,
+    key: &str,
+) -> Result<Option<StreamPosition>, EngineFault> {
+    let answer = match connection.call(cmd("XINFO").arg("STREAM").arg(key)) {
+        Err(fault) if fault.kind == FaultKind::NoKey => return Ok(None),
+        answer => answer?,
+    };
+    let last = property(&answer, "last-generated-id").and_then(|id| id.parse::<StreamPosition>().ok());
+    match last {
+        None => Err(EngineFault::of_protocol(connection.address(), "XINFO")),
+        last => Ok(last),
     }
 }
 

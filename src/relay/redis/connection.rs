@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, Parser, Value, cmd};
@@ -21,6 +22,9 @@ pub(crate) struct EngineConnection {
     answer_timeout: Duration,
     /// The timeout of the socket's reads.
     read_timeout: Duration,
+    interrupt: Arc<Interrupt>,
+    /// The run id of the server, once it is known.
+    engine: Option<Box<str>>,
 }
 
 impl EngineConnection {
@@ -29,7 +33,7 @@ impl EngineConnection {
     /// # Errors
     ///
     /// The failures at all addresses, if there is none.
-    pub(crate) fn open(config: &EngineConfig, interrupt: &Interrupt) -> Result<Self, EngineFault> {
+    pub(crate) fn open(config: &EngineConfig, interrupt: &Arc<Interrupt>) -> Result<Self, EngineFault> {
         let mut faults = Vec::new();
         for address in &config.addresses {
             if interrupt.is_stopped() {
@@ -44,14 +48,19 @@ impl EngineConnection {
         Err(EngineFault::join(&faults))
     }
 
-    fn open_at(address: &EngineAddress, config: &EngineConfig, interrupt: &Interrupt) -> Result<Self, EngineFault> {
+    fn open_at(
+        address: &EngineAddress,
+        config: &EngineConfig,
+        interrupt: &Arc<Interrupt>,
+    ) -> Result<Self, EngineFault> {
         let failed = |error| EngineFault::of_socket(address, "connecting", &error, config.connect_timeout);
         let socket = EngineSocket::connect(&address.place, config.connect_timeout, interrupt).map_err(failed)?;
         let limit = config.answer_timeout;
         socket.set_timeouts(limit, limit).map_err(failed)?;
         let parser = Parser::new();
-        let mut connection =
-            Self { socket, parser, address: address.clone(), answer_timeout: limit, read_timeout: limit };
+        let interrupt = Arc::clone(interrupt);
+        let (address, answer_timeout, read_timeout) = (address.clone(), limit, limit);
+        let mut connection = Self { socket, parser, address, answer_timeout, read_timeout, interrupt, engine: None };
         connection.log_in()?;
         Ok(connection)
     }
@@ -88,6 +97,15 @@ impl EngineConnection {
     /// Returns the address of the server.
     pub(crate) fn address(&self) -> &EngineAddress {
         &self.address
+    }
+
+    /// Returns the run id of the server, if it was [set](Self::set_engine).
+    pub(super) fn engine(&self) -> Option<&str> {
+        self.engine.as_deref()
+    }
+
+    pub(super) fn set_engine(&mut self, engine: &str) {
+        self.engine = Some(engine.into());
     }
 
     /// Makes a call.
@@ -134,8 +152,9 @@ impl EngineConnection {
     }
 
     fn send(&mut self, packed: &[u8], wait: Duration) -> Result<(), EngineFault> {
-        let (limit, read_timeout) = (self.answer_timeout, self.answer_timeout.saturating_add(wait));
+        let limit = self.answer_timeout;
         let mut send = || {
+            let read_timeout = self.interrupt.limit(limit.saturating_add(wait))?;
             if read_timeout != self.read_timeout {
                 self.socket.set_timeouts(read_timeout, limit)?;
                 self.read_timeout = read_timeout;
@@ -172,16 +191,19 @@ fn name_of(command: &Cmd) -> String {
         _ => String::new(),
     });
     let mut name = words.next().unwrap_or_default();
-    if matches!(name.as_str(), "XADD" | "XREVRANGE" | "TYPE")
-        && let Some(key) = words.next()
-    {
-        let _ = write!(name, " {key}");
+    let shown = match name.as_str() {
+        "XADD" | "XREVRANGE" | "TYPE" => 1,
+        "XINFO" => 2,
+        _ => 0,
+    };
+    for word in words.take(shown) {
+        let _ = write!(name, " {word}");
     }
     name
 }
 
 /// Returns a text in an answer that consists of names and values.
-fn property<'v>(answer: &'v Value, name: &str) -> Option<&'v str> {
+pub(super) fn property<'v>(answer: &'v Value, name: &str) -> Option<&'v str> {
     let Value::Array(items) = answer else { return None };
     let mut pairs = items.chunks_exact(2);
     pairs.find_map(|pair| (text(&pair[0])? == name).then(|| text(&pair[1])).flatten())

@@ -23,6 +23,8 @@ pub(crate) enum FaultKind {
     Stale,
     /// The key of a stream has a value that is no stream.
     WrongType,
+    /// There is no such key.
+    NoKey,
     /// No attempt with these settings can succeed.
     Final,
 }
@@ -84,6 +86,7 @@ impl EngineFault {
         let (code, detail) = (error.code(), error.details().unwrap_or_default());
         let (kind, remedy) = match code {
             "ERR" if detail.contains("equal or smaller than the target stream top item") => (FaultKind::Stale, ""),
+            "ERR" if detail == "no such key" => (FaultKind::NoKey, ""),
             "WRONGTYPE" => {
                 (FaultKind::WrongType, ": the key has a value that is no stream; use another name, or delete the key")
             }

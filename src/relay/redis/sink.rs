@@ -1,11 +1,14 @@
 //! The engine as a leader sees it.
 
+use std::sync::Arc;
+
 use super::address::EngineConfig;
 use super::commands;
 use super::connection::EngineConnection;
 use super::fault::{EngineFault, FaultKind};
 use super::socket::Interrupt;
 use crate::error::Error;
+use crate::relay::engine_time::EngineTime;
 use crate::relay::entry::StreamEntry;
 use crate::relay::position::StreamPosition;
 use crate::relay::sink::{AppendError, Sink};
@@ -18,14 +21,14 @@ pub(crate) struct RedisSink {
     name: Box<str>,
     key: String,
     keep: u64,
-    interrupt: Interrupt,
+    interrupt: Arc<Interrupt>,
     connection: Option<EngineConnection>,
 }
 
 impl RedisSink {
     /// Creates the sink of the stream with a name, which is trimmed to about `keep` entries. It does no I/O yet.
-    pub(crate) fn new(config: EngineConfig, name: &str, keep: u64) -> Self {
-        let (key, interrupt) = (commands::key_of(name), Interrupt::default());
+    pub(crate) fn new(config: EngineConfig, name: &str, keep: u64, interrupt: Arc<Interrupt>) -> Self {
+        let key = commands::key_of(name);
         Self { config, name: name.into(), key, keep, interrupt, connection: None }
     }
 
@@ -46,14 +49,21 @@ impl RedisSink {
 }
 
 impl Sink for RedisSink {
-    fn unix_ms(&mut self) -> Result<u64, Error> {
-        let time = self.call(|connection, _| commands::time(connection))?;
-        Ok(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    fn time(&mut self) -> Result<EngineTime, Error> {
+        let (time, engine) = self.call(|connection, _| {
+            // A candidate would measure the clock of a server that was demoted.
+            commands::check_role(connection)?;
+            Ok((commands::time(connection)?, commands::engine(connection)?))
+        })?;
+        Ok(EngineTime { unix_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX), engine })
+    }
+
+    fn check_role(&mut self) -> Result<(), Error> {
+        Ok(self.call(|connection, _| commands::check_role(connection))?)
     }
 
     fn top(&mut self) -> Result<Option<StreamPosition>, Error> {
-        let last = self.call(|connection, key| commands::read_back(connection, key, None, 1))?;
-        Ok(last.first().map(|(position, _)| *position))
+        Ok(self.call(commands::last_position)?)
     }
 
     fn append(&mut self, entries: &[(StreamPosition, StreamEntry)]) -> Result<(), AppendError> {

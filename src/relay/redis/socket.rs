@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::address::EnginePlace;
 use crate::clock;
@@ -34,7 +34,7 @@ impl EngineSocket {
         };
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
         for address in resolve(host, port, limit, interrupt)? {
-            let socket = match TcpStream::connect_timeout(&address, limit) {
+            let socket = match TcpStream::connect_timeout(&address, interrupt.limit(limit)?) {
                 Ok(socket) => socket,
                 Err(error) => {
                     last = error;
@@ -81,11 +81,11 @@ impl Drop for EngineSocket {
 
 impl Read for EngineSocket {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        match self {
+        uninterrupted(|| match self {
             Self::Tcp(socket) => socket.read(space),
             Self::Tls(session, _) => session.read(space),
             Self::Unix(socket) => socket.read(space),
-        }
+        })
     }
 }
 
@@ -107,6 +107,16 @@ impl Write for EngineSocket {
     }
 }
 
+/// Repeats a call that a signal has interrupted, which a socket with a timeout does not do by itself.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Resolves a host within a limit.
 fn resolve(host: &str, port: u16, limit: Duration, interrupt: &Interrupt) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse::<IpAddr>() {
@@ -114,6 +124,7 @@ fn resolve(host: &str, port: u16, limit: Duration, interrupt: &Interrupt) -> io:
     }
     let (resolution, begin) = (NameResolution::start(host, port, None), clock::now());
     loop {
+        interrupt.limit(limit)?;
         if let Some(resolved) = resolution.poll() {
             return resolved.map_err(io::Error::other);
         }
@@ -146,6 +157,8 @@ pub(crate) struct Interrupt {
 #[derive(Default)]
 struct InterruptState {
     is_stopped: bool,
+    /// The time after which no call may last.
+    deadline: Option<Instant>,
     socket: Option<SocketHandle>,
 }
 
@@ -162,6 +175,18 @@ impl Interrupt {
         }
         drop(state);
         self.stopped.notify_all();
+    }
+
+    /// Lets no call that begins from now on last beyond a time.
+    pub(crate) fn stop_by(&self, deadline: Instant) {
+        self.lock().deadline = Some(deadline);
+    }
+
+    /// Returns a time limit for a call, or the shorter time that is left.
+    pub(super) fn limit(&self, limit: Duration) -> io::Result<Duration> {
+        let state = self.lock();
+        let left = state.deadline.map_or(limit, |deadline| deadline.saturating_duration_since(clock::now()).min(limit));
+        if state.is_stopped || left.is_zero() { Err(stopped()) } else { Ok(left) }
     }
 
     /// Returns `true` after [`stop`](Self::stop).
@@ -188,5 +213,17 @@ impl Interrupt {
 
     fn lock(&self) -> MutexGuard<'_, InterruptState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r06_a_call_that_a_signal_interrupts_is_repeated() {
+        let mut answers =
+            [Ok(7), Err(io::ErrorKind::Interrupted.into()), Err(io::ErrorKind::Interrupted.into())].into_iter();
+        assert_eq!(uninterrupted(|| answers.next_back().unwrap()).unwrap(), 7);
     }
 }

@@ -2,17 +2,22 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::address::EngineConfig;
+use super::commands;
 use super::connection::EngineConnection;
 use super::fault::FaultKind;
 use super::sink::RedisSink;
 use super::socket::Interrupt;
+use crate::relay::engine_time::EngineTime;
 use crate::relay::entry::{EntryContent, StreamEntry, StreamOrigin};
+use crate::relay::identity::RelayIdentity;
 use crate::relay::position::StreamPosition;
 use crate::relay::sink::{AppendError, Sink as _};
+use crate::relay::takeover::OpenStream;
 
 #[path = "../../cli/cluster/mod.rs"]
 #[allow(clippy::duplicate_mod, reason = "the tests of the configuration load it, too")]
@@ -55,7 +60,7 @@ fn entry(content: EntryContent) -> StreamEntry {
 fn canary(marker: &str) -> StreamEntry {
     entry(EntryContent::Canary {
         marker: marker.into(),
-        sent_unix_ms: 1,
+        sent: EngineTime::default(),
         channels: vec!["a".into()],
         silence_ms: 20_000,
     })
@@ -69,9 +74,9 @@ fn marker(entry: &StreamEntry) -> &str {
 #[test]
 fn r06_an_engine_refuses_an_older_leader_and_keeps_the_order() {
     with_engines(&[], |engine| {
-        let mut sink = RedisSink::new(config(&engine.url()), "shop", 100_000);
+        let mut sink = RedisSink::new(config(&engine.url()), "shop", 100_000, Arc::default());
         assert_eq!(sink.top().unwrap(), None);
-        assert!(sink.unix_ms().unwrap() > 1_700_000_000_000);
+        assert!(sink.time().unwrap().unix_ms > 1_700_000_000_000);
         let claim = entry(EntryContent::Claim { relay: "a".into() });
         let start = entry(EntryContent::Start { continues: None, channels: vec!["a".into()], silence_ms: 20_000 });
         sink.append(&[]).unwrap();
@@ -91,7 +96,7 @@ fn r06_an_engine_refuses_an_older_leader_and_keeps_the_order() {
         assert!(sink.read_back(Some(at(0, 0)), 9).unwrap().is_empty());
 
         // Another leader.
-        let mut other = RedisSink::new(config(&engine.url()), "shop", 100_000);
+        let mut other = RedisSink::new(config(&engine.url()), "shop", 100_000, Arc::default());
         other.append(&[(at(6, 0), claim.clone())]).unwrap();
         for position in [at(5, 5), at(6, 0), at(5, u64::MAX)] {
             let refused = sink.append(&[(position, canary("4"))]);
@@ -106,7 +111,7 @@ fn r06_an_engine_refuses_an_older_leader_and_keeps_the_order() {
 #[test]
 fn r06_without_memory_no_entry_is_appended_behind_one_that_was_refused() {
     with_engines(&["maxmemory 4mb"], |engine| {
-        let mut sink = RedisSink::new(config(&engine.url()), "shop", 100_000_000);
+        let mut sink = RedisSink::new(config(&engine.url()), "shop", 100_000_000, Arc::default());
         let large: String = "x".repeat(300_000);
         let (mut last, mut error) = (1, None);
         while error.is_none() {
@@ -130,7 +135,7 @@ fn r06_without_memory_no_entry_is_appended_behind_one_that_was_refused() {
 #[test]
 fn r01_a_stream_is_trimmed_to_about_the_number_that_it_keeps() {
     with_engines(&[], |engine| {
-        let mut sink = RedisSink::new(config(&engine.url()), "shop", 300);
+        let mut sink = RedisSink::new(config(&engine.url()), "shop", 300, Arc::default());
         for first in (2..2_002).step_by(100) {
             let entries: Vec<_> = (first..first + 100).map(|sequence| (at(5, sequence), canary("x"))).collect();
             sink.append(&entries).unwrap();
@@ -145,7 +150,7 @@ fn r06_a_paused_engine_ends_a_call_by_its_time_limit_and_the_next_call_connects_
     with_engines(&[], |engine| {
         let mut limits = config(&engine.url());
         limits.answer_timeout = Duration::from_millis(200);
-        let mut sink = RedisSink::new(limits, "shop", 100);
+        let mut sink = RedisSink::new(limits, "shop", 100, Arc::default());
         sink.append(&[(at(5, 2), canary("1"))]).unwrap();
         let pid = engine.process.as_ref().unwrap().id();
         servers::signal(pid, "STOP").unwrap();
@@ -168,11 +173,11 @@ fn r06_the_server_that_is_a_master_is_used_also_after_a_failover() {
         let mut replica = EngineServer::create(kind, vec![follow]).unwrap();
         replica.launch_on_free_port().unwrap();
         let config = EngineConfig::new([replica.url(), master.url()]).unwrap();
-        let mut sink = RedisSink::new(config, "shop", 100);
+        let mut sink = RedisSink::new(config, "shop", 100, Arc::default());
         sink.append(&[(at(5, 2), canary("1"))]).unwrap();
         let mut at_replica = EngineConfig::new([replica.url()]).unwrap();
         at_replica.answer_timeout = Duration::from_secs(5);
-        let error = EngineConnection::open(&at_replica, &Interrupt::default()).err().unwrap();
+        let error = EngineConnection::open(&at_replica, &Arc::default()).err().unwrap();
         assert_eq!(error.kind, FaultKind::Unreachable);
         assert!(error.to_string().contains("no master: give the addresses of all servers"), "{error}");
 
@@ -191,7 +196,7 @@ fn r01_a_login_that_is_refused_is_final_and_names_the_remedy_without_the_secret(
     let settings = ["requirepass secret", "user app on >apps ~* +@all -xadd", "user off off >apps ~* +@all"];
     with_engines(&settings, |engine| {
         let at_url = |login: &str| config(&engine.url().replace("//", &format!("//{login}@")));
-        let open = |login: &str| EngineConnection::open(&at_url(login), &Interrupt::default());
+        let open = |login: &str| EngineConnection::open(&at_url(login), &Arc::default());
         for (login, problem) in [
             ("", "add a password"),
             (":secretly", "check the user and the password"),
@@ -204,12 +209,12 @@ fn r01_a_login_that_is_refused_is_final_and_names_the_remedy_without_the_secret(
             assert!(!text.contains("secret") && !text.contains("apps"), "{text}");
         }
         assert!(open(":secret").is_ok() && open("app:apps").is_ok());
-        let mut sink = RedisSink::new(at_url("app:apps"), "shop", 9);
+        let mut sink = RedisSink::new(at_url("app:apps"), "shop", 9, Arc::default());
         let Err(AppendError::Failed(error)) = sink.append(&[(at(5, 2), canary("1"))]) else { panic!() };
         assert!(error.to_string().contains("NOPERM") && error.to_string().contains("grant it"), "{error}");
         let mut database = at_url(":secret");
         database.addresses[0].database = 99;
-        let fault = EngineConnection::open(&database, &Interrupt::default()).err().unwrap();
+        let fault = EngineConnection::open(&database, &Arc::default()).err().unwrap();
         assert!(fault.kind == FaultKind::Final && fault.to_string().contains("check the database"), "{fault:?}");
     });
 }
@@ -223,11 +228,11 @@ fn r01_the_documented_privileges_of_a_relay_suffice() {
     with_engines(&[&rule], |engine| {
         let mut config = config(&engine.url().replace("//", "//relay:SECRET@"));
         config.addresses[0].database = 1;
-        let mut sink = RedisSink::new(config, "shop", 100);
+        let mut sink = RedisSink::new(config, "shop", 100, Arc::default());
         sink.append(&[(at(5, 2), canary("1"))]).unwrap();
         sink.append(&[(at(5, 3), canary("2")), (at(5, 4), canary("3"))]).unwrap();
         assert_eq!(sink.top().unwrap(), Some(at(5, 4)));
-        assert!(sink.unix_ms().unwrap() > 0);
+        assert!(sink.time().unwrap().unix_ms > 0);
     });
 }
 
@@ -258,14 +263,14 @@ fn r01_a_peer_that_is_no_engine_is_reported() {
     ] {
         let mut config = config(&scripted(answer));
         config.answer_timeout = if answer.is_empty() { Duration::from_millis(300) } else { Duration::from_secs(60) };
-        let fault = EngineConnection::open(&config, &Interrupt::default()).err().unwrap();
+        let fault = EngineConnection::open(&config, &Arc::default()).err().unwrap();
         assert!(fault.kind == kind && fault.to_string().contains(problem), "{answer:?}: {fault:?}");
     }
 }
 
 #[test]
 fn r06_a_call_that_waits_ends_when_it_is_interrupted() {
-    let interrupt = Interrupt::default();
+    let interrupt = Arc::<Interrupt>::default();
     let mut config = config(&scripted(b""));
     config.answer_timeout = Duration::from_secs(60);
     thread::scope(|scope| {
@@ -277,4 +282,69 @@ fn r06_a_call_that_waits_ends_when_it_is_interrupted() {
     assert!(interrupt.sleep(Duration::from_secs(60)));
     let fault = EngineConnection::open(&config, &interrupt).err().unwrap();
     assert!(fault.to_string().contains("stopped"), "{fault:?}");
+}
+
+#[test]
+fn r06_no_call_lasts_beyond_the_deadline_of_the_stop() {
+    let mut config = config(&scripted(b""));
+    config.answer_timeout = Duration::from_secs(60);
+    let interrupt = Arc::<Interrupt>::default();
+    let mut sink = RedisSink::new(config, "shop", 9, Arc::clone(&interrupt));
+    let begin = Instant::now();
+    interrupt.stop_by(begin + Duration::from_millis(200));
+    let texts = [(), ()].map(|()| sink.time().unwrap_err().to_string());
+    let lasted = begin.elapsed();
+    assert!((Duration::from_millis(200)..Duration::from_secs(20)).contains(&lasted), "{lasted:?}");
+    assert!(texts[0].contains("took more than") && texts[1].contains("stopped"), "{texts:?}");
+}
+
+#[test]
+fn r05_a_claim_is_above_an_entry_that_was_deleted_and_a_stream_of_something_else_is_not_written_to() {
+    with_engines(&[], |engine| {
+        let mut sink = RedisSink::new(config(&engine.url()), "shop", 100, Arc::default());
+        sink.append(&[(at(5, 2), canary("1")), (at(9, 2), canary("2"))]).unwrap();
+        let ask = |words: &[&str]| {
+            let mut command = redis::cmd(words[0]);
+            command.arg(&words[1..]);
+            EngineConnection::open(&config(&engine.url()), &Arc::default()).unwrap().call(&command).unwrap()
+        };
+        ask(&["XDEL", "notifyman:shop", "9-2"]);
+        assert_eq!(sink.top().unwrap(), Some(at(9, 2)));
+        assert_eq!(sink.read_back(None, 1).unwrap()[0].0, at(5, 2));
+
+        ask(&["DEL", "notifyman:shop"]);
+        ask(&["XADD", "notifyman:shop", "5-1", "name", "value"]);
+        let origin = StreamOrigin { system: 7, timeline: 1, database: 5 };
+        let mut stream = OpenStream::new("shop".into(), origin, sink);
+        let error = stream.claim(&mut RelayIdentity::new("a", 7)).err().unwrap();
+        assert!(error.to_string().contains("was not written by a relay"), "{error}");
+        assert_eq!(stream.sink.top().unwrap(), Some(at(5, 1)));
+    });
+}
+
+#[test]
+fn r06_a_server_that_was_demoted_is_left() {
+    with_engines(&[], |first| {
+        let kind = if first.log().contains("Valkey") { EngineKind::Valkey } else { EngineKind::Redis };
+        let mut second = EngineServer::create(kind, Vec::new()).unwrap();
+        second.launch_on_free_port().unwrap();
+        let mut both = EngineConfig::new([first.url(), second.url()]).unwrap();
+        both.answer_timeout = Duration::from_secs(5);
+        let mut sink = RedisSink::new(both, "shop", 100, Arc::default());
+        let engines = [sink.time().unwrap().engine, sink.time().unwrap().engine];
+        assert!(engines[0] == engines[1] && engines[0].len() == 40, "{engines:?}");
+        let mut connection = EngineConnection::open(&config(&first.url()), &Arc::default()).unwrap();
+        let port = second.port.to_string();
+        connection.call(redis::cmd("REPLICAOF").arg("127.0.0.1").arg(&port)).unwrap();
+        for check in [sink.check_role(), commands::check_role(&mut connection).map_err(Into::into)] {
+            let error = check.unwrap_err().to_string();
+            assert!(error.contains("has become a replica"), "{error}");
+        }
+        sink.check_role().unwrap();
+        assert_ne!(sink.time().unwrap().engine, engines[0]);
+        // It is left before its clock is read.
+        let mut connection = EngineConnection::open(&config(&second.url()), &Arc::default()).unwrap();
+        connection.call(redis::cmd("REPLICAOF").arg("127.0.0.1").arg(first.port)).unwrap();
+        assert!(sink.time().is_err());
+    });
 }

@@ -67,6 +67,7 @@ fn r05_a_clock_of_the_engine_that_is_stepped_costs_nothing() {
         let leader = whole.leader();
         whole.relays[leader].signal("KILL");
         ledger.wait_for_delivery();
+        eventually("the other one has appended", || first_term() != term);
         let next = first_term();
         assert!(next > term && (next > term + 1_000_000 * 1_000_000) == (step > 0), "{term}, then {next}");
         term = next;
