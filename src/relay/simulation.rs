@@ -17,7 +17,7 @@ use super::position::StreamPosition;
 use super::session::{LeaderSession, LockHolder, MARKER_CHANNEL, PreparedSession, term_key};
 use super::sink::{AppendError, Sink};
 use super::status::StreamStatus;
-use crate::error::Error;
+use crate::error::{Error, ServerError};
 use crate::gap::Gap;
 use crate::notification::{Batch, Notification};
 
@@ -732,6 +732,34 @@ fn r07_a_session_is_reported_as_ended_once_it_is_gone_and_is_a_fault_until_then(
     simulation.shared.lock().sessions[0].is_stuck = false;
     simulation.run_other(30);
     assert_eq!((ends(&simulation), simulation.relays[1].status.read().fault), (1, None));
+}
+
+#[test]
+fn r07_a_leader_that_could_not_be_ended_and_continues_is_no_fault() {
+    let mut simulation = Simulation::new(2, 1);
+    let term = last_start(&simulation.shared.lock()).0;
+    simulation.step(&Step::Freeze(0));
+    simulation.shared.lock().sessions[0].is_stuck = true;
+    simulation.run_other(60);
+    assert!(simulation.relays[1].status.read().fault.is_some());
+    simulation.step(&Step::Thaw(0));
+    simulation.run_all(30);
+    assert_eq!((last_start(&simulation.shared.lock()).0, simulation.relays[1].status.read().fault), (term, None));
+    let events = simulation.relays[1].events.lock().unwrap();
+    assert!(!events.iter().any(|event| event.contains("its session was ended")), "{events:?}");
+}
+
+#[test]
+fn r07_a_session_that_others_end_again_and_again_is_a_fault_for_a_while() {
+    let mut simulation = Simulation::new(1, 1);
+    for count in 1..=3 {
+        assert_eq!(simulation.relays[0].status.read().fault, None, "{count}");
+        let error = ServerError { code: "57P01".into(), ..ServerError::default() };
+        simulation.relays[0].leader.handle(Received::Disconnected(error.into()), simulation.now);
+        simulation.step(&Step::LoseSession(0));
+        simulation.run_all(4);
+    }
+    assert!(simulation.relays[0].status.read().fault.is_some_and(|fault| fault.contains("by force 3 times")));
 }
 
 #[test]

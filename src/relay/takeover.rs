@@ -172,3 +172,23 @@ impl ClaimedStream {
         StartedTerm { outbox, gap: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::memory_sink::MemorySink;
+
+    #[test]
+    fn r03_a_clock_that_can_no_longer_be_read_dates_nothing() {
+        let origin = StreamOrigin { system: 7, timeline: 1, database: 5 };
+        let mut stream = OpenStream::new("shop".into(), origin, MemorySink::default());
+        stream.sink.unix_ms = 5_000;
+        assert_eq!(stream.earliest_time(), EngineTime::default());
+        assert_eq!(stream.read_clock().unwrap(), 5_000);
+        let time = stream.earliest_time();
+        assert!(time.unix_ms >= 5_000 && !time.engine.is_empty(), "{time:?}");
+        stream.sink.is_away = true;
+        stream.read_clock().unwrap_err();
+        assert_eq!(stream.earliest_time(), EngineTime::default());
+    }
+}
