@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use notifyman::relay::RelayReader;
 use notifyman::{Connection, Event, NotificationManager};
+use rustix::process::{Pid, setpriority_process};
 
 use self::cluster::{Cluster, EngineKind, EngineServer, Options};
 use self::report::{KillResult, NotifyCost, Results};
@@ -119,6 +120,7 @@ impl Bench {
         let cluster = Cluster::start(Options::new().max_connections(options.readers as u32 + 20)).unwrap();
         let mut engine = EngineServer::create(EngineKind::Redis, vec!["maxclients 10000".into()]).unwrap();
         engine.launch_on_free_port().unwrap();
+        yield_processor(engine.process.as_ref().map(Pid::from_child));
         let mut bench = Self { options, cluster, engine, relays: Vec::new() };
         bench.relays.push(bench.relay());
         // The first one leads.
@@ -191,10 +193,14 @@ impl Bench {
         let is_over = Arc::<AtomicBool>::default();
         let received = Arc::<AtomicU64>::default();
         thread::scope(|scope| {
-            let readers: Vec<_> = (0..self.options.readers).map(|_| self.reader()).collect();
-            for mut reader in readers {
-                let (is_over, received) = (Arc::clone(&is_over), Arc::clone(&received));
+            let open = Arc::<AtomicU64>::default();
+            for _ in 0..self.options.readers {
+                let (is_over, received, open) = (Arc::clone(&is_over), Arc::clone(&received), Arc::clone(&open));
                 let read = move || {
+                    // The reader's own thread inherits it.
+                    yield_processor(None);
+                    let mut reader = self.reader();
+                    open.fetch_add(1, Relaxed);
                     while !is_over.load(Relaxed) {
                         if let Some(Event::Notifies(_, batch)) = reader.next_event() {
                             received.fetch_add(batch.len() as u64, Relaxed);
@@ -202,6 +208,9 @@ impl Bench {
                     }
                 };
                 thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, read).unwrap();
+            }
+            while open.load(Relaxed) < self.options.readers as u64 {
+                thread::sleep(Duration::from_millis(10));
             }
             results.relayed = self.paced(rate);
             is_over.store(true, Relaxed);
@@ -357,6 +366,18 @@ impl Bench {
             KillResult { sent, lost: lost + sent - next, repeated, gaps, pause }
         })
     }
+}
+
+/// Gives a process, or this thread, the lowest priority: in a deployment, the engine and the readers are on other machines.
+fn yield_processor(process: Option<Pid>) {
+    // Without it the server is measured together with them, as on macOS.
+    let _ = setpriority_process(process.or_else(this_thread), 19);
+}
+
+/// Returns the id of this thread, which Linux takes for that of a process here.
+fn this_thread() -> Option<Pid> {
+    let path = fs::read_link("/proc/thread-self").ok()?;
+    Pid::from_raw(path.file_name()?.to_str()?.parse().ok()?)
 }
 
 fn percentile(times: &mut [Duration], percent: usize) -> Duration {

@@ -101,7 +101,8 @@ impl Results {
         let Self { readers, seconds, load, .. } = self;
         let mut text = format!(
             "# S8. The relay\n\n{readers} readers, {seconds} s for each part, load of the machine at the beginning: {load} (an idle one \
-             has about 0). The server, the engine, both relays and all readers share it.\n\n| | server time for one NOTIFY, µs | \
+             has about 0). The server, the engine, both relays and all readers share \
+             it; the engine and the readers have the lowest priority, since in a deployment they are on other machines.\n\n| | server time for one NOTIFY, µs | \
              commit, p50, µs |\n|---|--:|--:|\n"
         );
         for (name, cost) in self.costs() {
