@@ -9,7 +9,7 @@ use crate::changes;
 use crate::config::Config;
 use crate::error::{ConfigError, Error, Escaped, ValueError};
 use crate::proto::sql::{self, Limits};
-use crate::relay::leader::RelayPace;
+use crate::relay::pace::RelayPace;
 use crate::relay::process::Relay;
 use crate::relay::redis::EngineConfig;
 use crate::relay::session::MARKER_CHANNEL;
@@ -150,9 +150,9 @@ impl RelayBuilder {
         self
     }
 
-    /// Sets the canary: each relay marks its place in every `period`, by one notification on the channel `notifyman_relay`, and
-    /// a leader that appends nothing for `period + deadline` is replaced. The defaults are 15 and 5 seconds. All relays of a stream
-    /// need the same times. Readers take them from the entries.
+    /// Sets the canary: the leader marks the place in every `period`, by one notification on the channel `notifyman_relay`, and
+    /// another relay does if it does not. A leader that appends nothing for `period + deadline` is replaced. The defaults are 15
+    /// and 5 seconds. All relays of a stream need the same times. Readers take them from the entries.
     pub fn canary(mut self, period: Duration, deadline: Duration) -> Self {
         self.pace = RelayPace { period, deadline };
         self

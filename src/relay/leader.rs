@@ -21,6 +21,7 @@ use crate::relay::history::{HISTORY_BYTES, History};
 use crate::relay::identity::{Marker, RelayIdentity};
 use crate::relay::inbox::{Received, overflow_error};
 use crate::relay::outbox::{FlushError, Outbox};
+use crate::relay::pace::RelayPace;
 use crate::relay::session::{LeaderSession, MARKER_CHANNEL};
 use crate::relay::sink::Sink;
 use crate::relay::status::{RelayChange, RelayRole, StreamStatus};
@@ -35,27 +36,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const MARK_AFTER: usize = 1_000;
 /// The number of entries that may wait for the engine before the inbox is left to fill.
 const OUTBOX_ENTRIES: usize = 1_024;
-
-/// The times of a stream.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RelayPace {
-    /// The time between two markers of a relay.
-    pub(crate) period: Duration,
-    /// The time that a marker may take.
-    pub(crate) deadline: Duration,
-}
-
-impl RelayPace {
-    /// Returns the time without an entry after which a leader has failed.
-    pub(crate) fn silence(&self) -> Duration {
-        self.period.saturating_add(self.deadline)
-    }
-
-    /// Returns the same time as readers of the stream need it, at least a millisecond.
-    fn silence_ms(&self) -> u64 {
-        u64::try_from(self.silence().as_millis()).unwrap_or(u64::MAX).max(1)
-    }
-}
 
 /// The settings of one stream.
 pub(crate) struct StreamSetup<K> {
@@ -227,6 +207,12 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
     fn push_marker(&mut self, marker: &Marker, now: Instant) {
         if let Role::Engaged(engagement) = &mut self.role {
             engagement.last_marker = Some(now);
+            // One mark serves all relays: the leader sends it, and a candidate only if there is none.
+            match engagement.part {
+                Part::Leader(_) => engagement.next_marker = later(now, self.setup.pace.period),
+                Part::Candidate(_) => engagement.next_marker = later(now, self.setup.pace.candidate_period()),
+                Part::TakingOver(_) => {}
+            }
         }
         if let Some(leadership) = self.leadership() {
             leadership.has_marker = true;

@@ -30,8 +30,8 @@
 //! # What a relay needs of its server
 //!
 //! A session that may LISTEN and NOTIFY on a primary; nothing is installed there. To end the session of a leader that has stopped,
-//! both relays log in as the same role. The relays of a database listen to the channel `notifyman_relay`, by which each marks
-//! its place every 15 seconds, and the leader after every 1,000 notifications.
+//! both relays log in as the same role. The relays of a database listen to the channel `notifyman_relay`, on which the leader marks
+//! the place every 15 seconds, and after every 1,000 notifications; another relay does so if there is no mark.
 
 mod builder;
 mod engine_time;
@@ -48,6 +48,7 @@ mod model;
 #[cfg(test)]
 mod naive;
 mod outbox;
+mod pace;
 mod position;
 mod process;
 #[cfg(any(test, fuzzing))]

@@ -18,7 +18,8 @@ use crate::manager::{Backoff, CANARY_CHANNEL, ConnId, Event, Handle, Jitter, Not
 use crate::relay::builder::RelayBuilder;
 use crate::relay::identity::RelayIdentity;
 use crate::relay::inbox::{Inbox, Received};
-use crate::relay::leader::{RelayPace, StreamLeader, StreamSetup};
+use crate::relay::leader::{StreamLeader, StreamSetup};
+use crate::relay::pace::RelayPace;
 use crate::relay::redis::{EngineConfig, Interrupt, RedisSink};
 use crate::relay::session::{LeaderSession, MARKER_CHANNEL, ManagedSession};
 use crate::relay::sink::Sink;

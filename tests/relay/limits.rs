@@ -6,10 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use notifyman::Event;
+use notifyman::relay::{Relay, RelayRole};
 
 use super::support::{StreamWriter, expect, open, redis, settings, until, with_engines};
-use crate::support::server::LIMIT;
-use crate::support::{EngineKind, engine, subprocess};
+use crate::support::server::{LIMIT, config, eventually, start};
+use crate::support::{EngineKind, Options, engine, subprocess};
 
 #[test]
 fn r06_a_program_slower_than_the_stream_is_kept_has_a_gap_and_nothing_else_is_missing() {
@@ -77,6 +78,27 @@ fn r03_many_streams_are_read_on_one_connection() {
         }
         assert_eq!(engine.ask("CLIENT LIST").matches("name=notifyman").count(), 1);
     });
+}
+
+#[test]
+fn r06_two_relays_wake_up_an_idle_reader_once_in_each_period() {
+    let Some(engine) = redis(&[]) else { return };
+    let server = start(Options::new());
+    let second = Duration::from_secs(1);
+    let relays = [0, 1].map(|_| {
+        let database = config(&server.url()).label("shop");
+        let relay = Relay::builder(engine.url()).unwrap().canary(second, second);
+        relay.database(database, ["a"]).unwrap().start().unwrap()
+    });
+    let has = |role: RelayRole| relays.iter().any(|relay| relay.status()[0].role == role);
+    eventually("one leads", || has(RelayRole::Leader) && has(RelayRole::Candidate));
+    thread::sleep(2 * second);
+    let entries = || engine.ask("XLEN notifyman:shop").parse::<u64>().unwrap();
+    let before = entries();
+    thread::sleep(5 * second);
+    let appended = entries() - before;
+    assert!((4..=6).contains(&appended), "{appended} entries in five periods");
+    assert!(relays.iter().all(|relay| relay.status()[0].canary_age.is_some_and(|age| age < 2 * second)));
 }
 
 /// A minute has four canaries, so one wait for each is four wake-ups a minute.
