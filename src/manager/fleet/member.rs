@@ -12,6 +12,7 @@
 //! moves from state to state in an [`Absence`], and the permit for the attempt is held from `Dialling` to the end of
 //! `Listening`. `Ended` is a session that has ended, and whose last notifications are reported before the loss.
 
+use std::collections::BTreeSet;
 use std::fmt::DebugStruct;
 use std::time::Instant;
 
@@ -414,6 +415,14 @@ impl<C: Linked> Member<C> {
     /// Makes a request to the server; while the connection is being restored, changes the channels.
     fn request(&mut self, request: Request, ticket: RequestTicket, turn: &mut Turn<'_, C::Stream>) {
         if let Some(live) = self.as_live_mut() {
+            // If the server has forgotten a channel, another LISTEN would hide from the next audit that notifications are
+            // missing.
+            if let Request::Listen(names) = &request
+                && turn.services.audit.is_some()
+                && is_any_in(names, live.link().channels())
+            {
+                live.audit(turn);
+            }
             return live.request(turn, request, RequestOrigin::Handle(ticket), 0);
         }
         let ticket = match ticket {
@@ -455,4 +464,10 @@ impl<C: Linked> Member<C> {
             Err(absence) => Err(absence.end(&Error::UnknownConnection)),
         })
     }
+}
+
+/// Returns `true` if one of these names is among the channels.
+fn is_any_in<'c>(names: &[Box<str>], channels: impl Iterator<Item = &'c str>) -> bool {
+    let channels: BTreeSet<&str> = channels.collect();
+    names.iter().any(|name| channels.contains(&**name))
 }

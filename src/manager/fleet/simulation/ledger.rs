@@ -235,13 +235,17 @@ impl Record {
         if gap.since() > gap.until() || gap.until() > network.now {
             return Err("a gap ends before it begins, or in the future".into());
         }
-        let is_new_session = self.link != link;
-        if is_new_session != (self.standing == Standing::Restoring) {
+        // Without a link, the session has ended meanwhile, and its end is reported next.
+        let is_restoring = self.standing == Standing::Restoring;
+        let is_new_session = self.link != link && (link.is_some() || is_restoring);
+        if is_new_session != is_restoring {
             // The gap of the plain loop comes with the first batch, after the connection is live.
             return Err(format!("{:?}, and its gap is of {link:?} after {:?}", self.standing, self.link));
         }
         (self.standing, self.dialled) = (Standing::Live, None);
-        self.link = link;
+        if is_new_session {
+            self.link = link;
+        }
         let named: Vec<_> = gap.channels().iter().map(|channel| channel.to_string()).collect();
         if let Some(channel) = self.owed.keys().find(|channel| is_new_session && !named.contains(*channel)) {
             return Err(format!("the gap of a new session does not name {channel}"));
@@ -257,7 +261,7 @@ impl Record {
             if is_new_session && before.is_some() && self.edits.get(&channel).is_none_or(|edit| !edit.unlistens) {
                 self.owed.entry(channel.clone()).or_insert(0);
             }
-            if let Some(owed) = self.owed.get_mut(&channel) {
+            if let Some(owed) = self.owed.get_mut(&channel).filter(|_| link.is_some()) {
                 *owed = (*owed).max(before.ok_or_else(|| format!("{channel} is in a gap, but not listened to"))? + 1);
             }
         }

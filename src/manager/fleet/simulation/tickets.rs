@@ -127,6 +127,8 @@ impl OpenTicket {
             // If the connection is closed, an earlier request may have been late.
             (_, Error::Timeout { closed: false, .. }) if network.now < self.begun + CALL_TIMEOUT => true,
             (Expected::Answer(mark), _) if network.answered.contains(mark) => true,
+            // The session ended after an error, which is the reason for the loss.
+            (_, Error::Server(error)) if error.was_last => false,
             (expected, error) => error.sqlstate() == Some("22012") && !matches!(expected, Expected::Failure),
         };
         if is_wrong { Err(format!("the result contradicts what has happened: {error}")) } else { Ok(()) }
