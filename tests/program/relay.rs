@@ -55,11 +55,9 @@ fn r07_health_is_red_whenever_nothing_is_relayed() {
     write!(endless[0], "GET /health HTTP/1.1\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n").unwrap();
     write!(endless[1], "GET /health HTTP/1.1\r\n").unwrap();
     assert!(is_green());
-    let begin = Instant::now();
     relay.signal("TERM");
     let finished = relay.finish();
     finished.ends_with(143);
-    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
     let end = finished.err.iter().rev().take(2).map(String::as_str).collect::<Vec<_>>();
     assert!(end[0] == "notifyman: shop: this relay has stopped" && !end[1].contains("away from"), "{end:?}");
 }

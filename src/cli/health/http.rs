@@ -221,7 +221,7 @@ mod tests {
         }
         let begin = Instant::now();
         drop(server);
-        assert!(begin.elapsed() < LIMIT / 10, "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < LIMIT / 2, "{:?}", begin.elapsed());
     }
 
     #[test]
