@@ -120,10 +120,11 @@ impl CanaryProbe {
 
     // ---- canaries ---------------------------------------------------------------------------------------------
 
-    /// Sets the payload of the expected canary.
+    /// Sets the payload of the expected canary. An earlier one that has arrived and has not been taken proves nothing any more: it
+    /// would be taken for this one.
     pub(super) fn expect(&mut self, payload: Option<&str>) {
         self.expected = payload.map(Into::into);
-        (self.arrival, self.is_audited) = (None, false);
+        (self.sender, self.arrival, self.is_audited) = (None, None, false);
     }
 
     /// Stops expecting a canary.
@@ -340,6 +341,17 @@ mod tests {
         );
         assert_eq!(script.payloads(), ["1", "2"]);
         assert_eq!(script.0.channels().collect::<Vec<_>>(), ["a"], "and it is not one of the caller's");
+    }
+
+    #[test]
+    fn m16_a_canary_that_has_arrived_is_not_taken_for_the_next_one() {
+        let mut script = CanaryScript::joined(&["a"]);
+        script.0.expect_canary("canary 1");
+        script.receive(&notification(3, CANARY, "canary 1"));
+        script.0.expect_canary("canary 2");
+        assert_eq!(script.0.probe_mut().and_then(CanaryProbe::take_sender), None);
+        script.receive(&notification(4, CANARY, "canary 2"));
+        assert_eq!(script.0.probe_mut().and_then(CanaryProbe::take_sender), Some(4));
     }
 
     #[test]
