@@ -124,7 +124,7 @@ impl RelayBuilder {
     ///
     /// # Errors
     ///
-    /// Those of [`database`](Self::database).
+    /// The errors of [`database`](Self::database), for the same reasons.
     #[cfg(feature = "changes")]
     pub fn database_with_changes<C, I>(self, config: C, channels: I) -> Result<Self, Error>
     where
