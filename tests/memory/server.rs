@@ -48,11 +48,16 @@ impl Server {
     pub fn open(&self, channel: &str) -> (Connection, ServerEnd) {
         let mut db = Connection::connect(&self.config).unwrap();
         db.listen([channel]).unwrap();
-        let stream = uncounted(|| self.ends.recv_timeout(Duration::from_secs(60)).unwrap());
-        (db, ServerEnd { stream })
+        (db, uncounted(|| self.end()))
     }
 
-    /// Returns the server's ends of the sessions that a manager has opened.
+    /// Returns the server's end of the next session that a client has opened, as soon as its LISTEN has been answered.
+    pub fn end(&self) -> ServerEnd {
+        ServerEnd { stream: self.ends.recv_timeout(Duration::from_secs(60)).unwrap() }
+    }
+
+    /// Returns the server's ends of the sessions that clients have opened so far, perhaps without the last one: a client can
+    /// read the answer to its LISTEN before the server hands out its end.
     pub fn ends(&self) -> Vec<ServerEnd> {
         self.ends.try_iter().map(|stream| ServerEnd { stream }).collect()
     }
