@@ -161,7 +161,7 @@ fn n07_a_callback_whose_drop_calls_the_notifier_does_not_deadlock() {
     eventually("the notification waits", || n.stats().waiting == 1);
     n.unsubscribe(&1, &b).unwrap();
     send(&mut db, &a, ["1", "2", "3", "4"]);
-    eventually("all are received", || n.stats().received == 6);
+    receive(&n, 6);
     latch.open();
     while records.next() != "dropped, 1 channels" {}
     // Stopped, and removed from the stopped notifier.

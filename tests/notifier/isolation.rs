@@ -93,7 +93,7 @@ fn n07_a_slow_callback_takes_turns_with_other_subscribers() {
     let payloads: Vec<_> = (0..100).map(|i| i.to_string()).collect();
     send(&mut db, &slow, payloads.iter().map(String::as_str));
     send(&mut db, &fast, ["x"]);
-    eventually("all are received", || n.stats().received == 101);
+    receive(&n, 101);
     latch.open();
     let calls_before: usize = records.next().parse().unwrap();
     assert!(calls_before <= 4, "{calls_before} calls of 2 ms each came first");
@@ -129,7 +129,7 @@ fn n07_a_delivery_to_10_000_subscribers_holds_no_lock_that_a_caller_needs() {
     n.unsubscribe(&3, &channel).unwrap();
     assert_eq!(n.subscriptions()[&channel].len(), SUBSCRIBERS as usize);
     send(&mut db, &channel, ["2"]);
-    eventually("a batch is received meanwhile", || n.stats().received == 2);
+    receive(&n, 2);
     assert_eq!(n.stats().subscribers, u64::from(SUBSCRIBERS));
     assert!(n.stats().waiting > u64::from(SUBSCRIBERS));
     assert_eq!(n.stats().delivered, 0);
@@ -157,7 +157,7 @@ fn n07_a_blocked_callback_has_no_effect_on_the_server() {
         db.notify_many((0..50).map(|i| ("c", format!("{round}.{i} {payload}")))).unwrap();
         db.execute("CREATE TABLE IF NOT EXISTS t (x int); INSERT INTO t VALUES (1)").unwrap();
     }
-    eventually("all is received", || n.stats().received == 1001);
+    receive(&n, 1001);
     let others = format!("FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> {}", db.pid());
     eventually("the server's queue is empty", || {
         db.notify("another", "").unwrap(); // advances the queue
@@ -242,7 +242,7 @@ fn n07_coalescing_delivers_each_key_once_and_counts_the_folded_notifications() {
     send(&mut db, &channel, ["first"]);
     assert_eq!(records.next(), "first+0");
     send(&mut db, &channel, ["a", "b", "a", "c", "a", "b"]);
-    eventually("all are received", || n.stats().received == 7);
+    receive(&n, 7);
     assert_eq!((n.stats().waiting, n.stats().folded), (3, 3));
     latch.open();
     assert_eq!(records.take(3), ["c+0", "a+2", "b+1"]);

@@ -50,7 +50,8 @@ fn measure_a_notifier() {
     drop(release);
     until("the rest is delivered", &|it| it.counter("notifyman_deliveries_total") == 11);
     until("the queue is empty", &|it| it.gauge("notifyman_queued_notifications") == 0.0);
-    until("a report follows", &|it| it.counter("notifyman_missed_reports_total") == 1);
+    // More than one, if the callback began after the first drop.
+    until("a report follows", &|it| it.counter("notifyman_missed_reports_total") > 0);
     until("callbacks are timed", &|it| it.histogram("notifyman_callback_seconds").iter().any(|time| *time > 0.05));
     assert_eq!(n.stats().dropped, 19);
     n.stop();

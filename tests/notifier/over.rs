@@ -64,7 +64,7 @@ fn n14_a_channel_that_is_not_carried_is_refused_and_nothing_stays() {
     hand.notify(berlin(), "a", "muted");
     hand.send(Event::Unlistened(berlin(), ["a".into()].into()));
     hand.notify(berlin(), "b", "until here");
-    eventually("the channel is gone", || n.stats().received == 2);
+    receive(&n, 2);
     let error = n.unmute_channels(["a"]).unwrap().wait(LIMIT).unwrap_err();
     assert!(matches!(error, Error::NotRelayed { .. }), "{error}");
     hand.restore(berlin(), &["a"], &["a", "b"]);

@@ -1,7 +1,11 @@
 //! A shared server, and callbacks that record their calls.
 
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use notifyman::notifier::{DeliveredNotification, Delivery, Reason};
 use notifyman::{Config, Connection, Notifier};
@@ -22,6 +26,15 @@ pub fn config() -> Config {
 /// Starts a notifier for the shared server.
 pub fn notifier() -> Notifier<u32> {
     Notifier::new(config()).unwrap()
+}
+
+/// Waits until a notifier has received a number of notifications.
+pub fn receive<I: Clone + Eq + Hash + Debug + Send + 'static>(n: &Notifier<I>, count: u64) {
+    let begin = Instant::now();
+    while n.stats().received != count {
+        assert!(begin.elapsed() < LIMIT, "{count} have not been received within {LIMIT:?}: {n:?}, {:?}", n.stats());
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The recorded calls of callbacks, in order.
