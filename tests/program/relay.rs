@@ -171,6 +171,49 @@ fn r01_listen_from_runs_a_command_for_notifications_and_gaps_as_before_a_relay()
 }
 
 #[test]
+fn r03_a_channel_that_is_relayed_again_is_a_gap_for_its_commands_and_green() {
+    let server = cluster();
+    if !engine::has(EngineKind::Redis) {
+        return;
+    }
+    let engine = EngineServer::start(EngineKind::Redis, []);
+    let (url, to) = (format!("shop={}", server.url()), engine.url());
+    let relay = |channels: &[&str]| {
+        let relay = Running::start(&[&["relay", "-u", &url, "--to", &to, "--canary", "1s"], channels].concat());
+        while !relay.err.next().ends_with("this relay is the leader") {}
+        relay
+    };
+    let stop = |relay: Running| {
+        relay.signal("TERM");
+        relay.finish().ends_with(143);
+    };
+    let first = relay(&["prices", "stock"]);
+    let print = r#"cat; echo " $NOTIFYMAN_CHANNEL $NOTIFYMAN_GAP""#;
+    let listen = ["listen", "--from", &to, "--stream", "shop", "--health", "127.0.0.1:0", "--exec", print];
+    let listener = Running::start(&[&listen[..], &["prices", "stock"]].concat());
+    let address = address_of(&listener);
+    eventually("all is relayed", || get(&address, "/health").0 == 200);
+
+    stop(first);
+    let second = relay(&["prices"]);
+    let gaps = [listener.out.next(), listener.out.next(), listener.out.next()].join("\n");
+    assert!(gaps.contains(" prices notifications may be missing"), "{gaps}");
+    assert!(gaps.contains(" stock notifications may be missing: the session is lost: "), "{gaps}");
+    let (status, body) = get(&address, "/health");
+    assert!(status == 503 && body.matches("is not relayed").count() == 1, "{body}");
+    stop(second);
+    let third = relay(&["prices", "stock"]);
+    let gaps = [listener.out.next(), listener.out.next()].join("\n");
+    assert!(gaps.contains(" prices notifications may be") && gaps.contains(" stock notifications may be"), "{gaps}");
+    eventually("all is relayed again", || get(&address, "/health").0 == 200);
+    connect(&server).notify("stock", "7").unwrap();
+    assert_eq!(listener.out.next(), "7 stock ");
+    listener.signal("TERM");
+    listener.finish().ends_with(143);
+    stop(third);
+}
+
+#[test]
 fn r09_worker_from_prints_the_changes_that_a_relay_has_appended() {
     let server = cluster();
     if !engine::has(EngineKind::Redis) {

@@ -41,7 +41,8 @@ pub(crate) fn run(args: args::WorkerArgs) -> Result<Exit, Failure> {
                 true => monitor.opened(number),
                 false => monitor.away_because(number, "the worker is not connected to the database".to_owned()),
             }
-            monitor.set_problems(number, database.problems, database.proven_age);
+            monitor.set_problems(number, database.problems);
+            monitor.set_proven_age(number, database.proven_age);
         }
     })?;
     let stopper = changes.stopper();

@@ -138,15 +138,15 @@ impl SourceMonitor {
         self.update(number, |source| source.undelivered = Some(reason));
     }
 
-    /// Sets the other problems of a source, and the age of its last proof.
-    pub(crate) fn set_problems(&self, number: usize, problems: Vec<String>, proven_age: Option<Duration>) {
-        let proven = proven_age.and_then(|age| clock::now().checked_sub(age));
-        self.update(number, |source| (source.problems, source.proven) = (problems, proven));
+    /// Sets the other problems of a source.
+    pub(crate) fn set_problems(&self, number: usize, problems: Vec<String>) {
+        self.update(number, |source| source.problems = problems);
     }
 
-    /// Records that a part of a source is lost for good, with the reason.
-    pub(crate) fn lost(&self, number: usize, reason: String) {
-        self.update(number, |source| source.problems.push(reason));
+    /// Sets the age of the last proof of delivery.
+    pub(crate) fn set_proven_age(&self, number: usize, age: Option<Duration>) {
+        let proven = age.and_then(|age| clock::now().checked_sub(age));
+        self.update(number, |source| source.proven = proven);
     }
 
     /// Records that delivery is proven.
@@ -270,11 +270,13 @@ mod tests {
         assert_eq!(problems(&monitor, SECOND), "a: a pooler\\u{1b}", "another session proves nothing");
         monitor.received(1, 2);
         assert_eq!(problems(&monitor, SECOND), "");
-        monitor.set_problems(2, vec!["the log".to_owned()], Some(SECOND * 30));
+        monitor.set_problems(2, vec!["the log".to_owned()]);
+        monitor.set_proven_age(2, Some(SECOND * 30));
         assert_eq!(problems(&monitor, SECOND), "a#2: the log", "a session that was opened again");
         let found = problems(&monitor, SECOND * 21);
         assert!(found.ends_with("a#2: the log; a#2: delivery was not proven for 21 s"), "{found}");
-        monitor.set_problems(2, Vec::new(), Some(SECOND));
+        monitor.set_problems(2, Vec::new());
+        monitor.set_proven_age(2, Some(SECOND));
         let busy = monitor.busy();
         assert_eq!(problems(&monitor, SECOND), "");
         assert!(monitor.health(clock::now() + SECOND * 61).problems.iter().any(|it| it.contains("has stopped")));

@@ -6,7 +6,7 @@
 //!
 //! While all places are taken, notifications wait in the notifier's queues, and the sessions are still read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -41,8 +41,10 @@ pub(super) struct CommandPool {
 #[derive(Default)]
 pub(super) struct PoolState {
     pub(super) running: usize,
-    /// Connections and their channels, without those that are lost for good.
+    /// Connections and their channels, without those that are lost.
     pub(super) subscriptions: BTreeSet<(usize, String)>,
+    /// Those that are lost, with the reasons.
+    lost: BTreeMap<(usize, String), String>,
     /// The connections that have been open.
     pub(super) opened: BTreeSet<usize>,
     /// The time of the last notification or end of a command; at first, of the first connection.
@@ -121,17 +123,17 @@ impl CommandPool {
     /// Reports what may be missing, and runs the command for it in its place among the notifications.
     fn handle_missed(self: &Arc<Self>, missed: &Missed<'_, usize>) {
         let (connection, channel) = (*missed.id(), missed.channel());
-        // Notifications from before the first connection do not count as missed. A channel that a relay does not carry is
-        // lost whenever the relay is back.
-        let is_lost = || !self.lock().subscriptions.contains(&(connection, channel.to_owned()));
-        if matches!(missed.reason(), Reason::Opened) || is_lost() {
+        let subscription = (connection, channel.to_owned());
+        let is_lost = matches!(missed.reason(), Reason::Lost(_));
+        // A channel that a relay does not carry is lost again whenever the relay is back.
+        let is_known = is_lost && !self.lock().subscriptions.contains(&subscription);
+        // Notifications from before the first connection do not count as missed.
+        if matches!(missed.reason(), Reason::Opened) || is_known {
             return;
         }
-        let is_final = matches!(missed.reason(), Reason::Lost(_));
         let mut is_gap = missed.is_loss();
-        self.monitor.missed(connection);
-        if is_final {
-            self.monitor.lost(connection, format!("channel {channel:?}: {missed}"));
+        if is_gap {
+            self.monitor.missed(connection);
         }
         self.change(|state| {
             // The watcher reports the failure of a session that was never open.
@@ -139,17 +141,27 @@ impl CommandPool {
             if was_open {
                 print_message(format_args!("connection {connection}, channel {channel:?}: {missed}"));
             }
-            is_gap &= was_open || !is_final;
+            is_gap &= was_open || !is_lost;
             state.is_incomplete |= missed.is_loss();
+            match is_lost {
+                true => state.lost.insert(subscription.clone(), missed.to_string()),
+                // A relay carries the channel again.
+                false => state.lost.remove(&subscription).inspect(|_| {
+                    state.subscriptions.insert(subscription.clone());
+                }),
+            };
+            let lost = state.lost.iter().filter(|((of, _), _)| *of == connection);
+            let problems = lost.map(|((_, channel), reason)| format!("channel {channel:?}: {reason}")).collect();
+            self.monitor.set_problems(connection, problems);
         });
         if is_gap {
             // The value of a variable contains no NUL.
             let input = CommandInput::Gap(Escaped(missed).to_string());
             self.run(CommandJob { pool: Arc::clone(self), connection, channel: channel.to_owned(), input });
         }
-        if is_final {
+        if is_lost {
             self.change(|state| {
-                state.subscriptions.remove(&(connection, channel.to_owned()));
+                state.subscriptions.remove(&subscription);
             });
         }
     }

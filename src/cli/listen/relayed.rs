@@ -109,7 +109,7 @@ impl StreamListener {
         let carried = reader.channels(id).unwrap_or_default();
         let missing = self.args.channels.iter().filter(|channel| carried.iter().all(|it| **it != ***channel));
         let problem = |channel: &String| Error::NotRelayed { channel: channel.as_str().into() }.to_string();
-        self.monitor.set_problems(number(id), missing.map(problem).collect(), None);
+        self.monitor.set_problems(number(id), missing.map(problem).collect());
     }
 
     /// Handles an event; returns `false` at the end.

@@ -321,7 +321,8 @@ impl StreamFeed {
         }
     }
 
-    /// Reports what is missing before an entry, or that nothing is missing although the stream was away or carries more channels.
+    /// Reports what is missing before an entry, or that nothing is missing although the stream was away. What was sent before on
+    /// channels that the stream carries only from now on is missing.
     fn report_gap(
         &mut self,
         broken: Option<StreamBreak>,
@@ -342,10 +343,9 @@ impl StreamFeed {
             since = earlier_of(since, *since_unix_ms, now);
         }
         let left = self.away_since.take().filter(|_| self.is_away);
-        let cause = cause.or(left).or_else(|| {
-            let has_more = !without(after, before).is_empty();
-            has_more.then(|| self.error(&"the relay has added channels; nothing was missed"))
-        });
+        let added = without(after, before);
+        let cause = cause.or(left).or_else(|| (!added.is_empty()).then(|| self.error(&"the relay has added channels")));
+        channels.extend(added);
         let Some(cause) = cause else { return };
         self.is_away = false;
         self.epoch += 1;

@@ -320,9 +320,9 @@ fn r02_an_entry_that_cannot_be_read_ends_the_stream() {
 }
 
 #[test]
-fn r03_channels_that_are_added_are_reported_without_a_gap() {
+fn r03_channels_that_are_added_are_in_a_gap() {
     let mut script = Script::open();
     let found = script.receive(at(6, 1), start(Some(at(5, 9)), &["a", "b", "c"]));
-    assert_begins(&found, &["gap [] 1: stream \"shop\": the relay has added channels"]);
+    assert_begins(&found, &["gap [c] 1: stream \"shop\": the relay has added channels"]);
     assert!(found[0].ends_with("; a b c"), "{found:?}");
 }
