@@ -35,7 +35,7 @@ impl Sink for MemorySink {
         self.reach().map(|()| EngineTime { unix_ms: self.unix_ms, engine: "memory".into() })
     }
 
-    fn check_role(&mut self) -> Result<(), Error> {
+    fn check_writable(&mut self) -> Result<(), Error> {
         self.reach()
     }
 

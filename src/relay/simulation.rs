@@ -37,8 +37,8 @@ struct SharedState {
     lock_lies: bool,
     stream: Vec<(StreamPosition, StreamEntry)>,
     engine_ms: u64,
-    /// The engine is no master any more.
-    is_demoted: bool,
+    /// The engine appends nothing: it has no memory, or is no master any more.
+    refuses_writes: bool,
     /// The relays that cannot reach the engine.
     partitioned: BTreeSet<usize>,
     /// The number of answers of the engine that are lost from now on.
@@ -83,9 +83,9 @@ impl Sink for SimulatedSink {
         Ok(EngineTime { unix_ms: self.reach()?.engine_ms, engine: "simulated".into() })
     }
 
-    fn check_role(&mut self) -> Result<(), Error> {
+    fn check_writable(&mut self) -> Result<(), Error> {
         let state = self.reach()?;
-        if state.is_demoted { Err(Error::Relay("the server is a slave".into())) } else { Ok(()) }
+        if state.refuses_writes { Err(Error::Relay("the server has no memory".into())) } else { Ok(()) }
     }
 
     fn top(&mut self) -> Result<Option<StreamPosition>, Error> {
@@ -93,7 +93,8 @@ impl Sink for SimulatedSink {
     }
 
     fn append(&mut self, entries: &[(StreamPosition, StreamEntry)]) -> Result<(), AppendError> {
-        let mut state = self.reach().map_err(AppendError::Failed)?;
+        self.check_writable().map_err(AppendError::Failed)?;
+        let mut state = self.0.lock();
         for (position, entry) in entries {
             if state.stream.last().is_some_and(|(top, _)| top >= position) {
                 return Err(AppendError::Stale);
@@ -266,6 +267,7 @@ enum Step {
     Trim(usize),
     Delete,
     LieAboutLock(bool),
+    RefuseWrites(bool),
     SetClock(u64),
 }
 
@@ -413,6 +415,7 @@ impl Simulation {
             }
             Step::Delete => self.shared.lock().stream.clear(),
             Step::LieAboutLock(lies) => self.shared.lock().lock_lies = lies,
+            Step::RefuseWrites(refuses) => self.shared.lock().refuses_writes = refuses,
             Step::SetClock(millis) => self.shared.lock().engine_ms = millis,
         }
     }
@@ -422,7 +425,7 @@ impl Simulation {
         {
             let mut state = self.shared.lock();
             state.partitioned.clear();
-            (state.lost_answers, state.lock_lies) = (0, false);
+            (state.lost_answers, state.lock_lies, state.refuses_writes) = (0, false, false);
         }
         self.relays.iter_mut().for_each(|relay| relay.is_frozen = false);
         self.run_all(60);
@@ -455,6 +458,7 @@ fn steps(faults: bool) -> impl Strategy<Value = Vec<Step>> {
         (1..9_usize).prop_map(Step::Trim),
         Just(Step::Delete),
         any::<bool>().prop_map(Step::LieAboutLock),
+        any::<bool>().prop_map(Step::RefuseWrites),
         (0..100_000_u64).prop_map(Step::SetClock),
         (5_000..30_000_u64).prop_map(Step::Pass),
     ];
@@ -659,15 +663,30 @@ fn r04_only_a_candidate_that_receives_and_sees_the_stream_ends_the_session_of_a_
     simulation.step(&Step::Reconnect);
     wait(&mut simulation, 10, usize::MAX);
     assert!(holds(&simulation), "it did not see the stream");
-    simulation.shared.lock().is_demoted = true;
+    simulation.step(&Step::RefuseWrites(true));
     wait(&mut simulation, 60, usize::MAX);
-    simulation.shared.lock().is_demoted = false;
-    assert!(holds(&simulation), "its server is no master");
+    simulation.step(&Step::RefuseWrites(false));
+    assert!(holds(&simulation), "the engine appends nothing from anybody");
     wait(&mut simulation, 30, usize::MAX);
     assert!(!holds(&simulation));
     // The process that was stopped appends nothing more, and is a candidate again.
     simulation.finish();
     assert_eq!(simulation.readers[0].gaps, 0);
+}
+
+#[test]
+fn r04_an_engine_that_refuses_writes_for_long_costs_nothing() {
+    let mut simulation = Simulation::new(2, 1);
+    simulation.run_all(30);
+    simulation.step(&Step::RefuseWrites(true));
+    for _ in 0..6 {
+        simulation.step(&Step::Notify(1));
+        simulation.run_all(20);
+    }
+    let faults = simulation.relays.iter().map(|relay| relay.status.read().fault.is_some());
+    assert!(faults.eq([true, true]), "both relays have a fault");
+    simulation.finish();
+    assert_eq!((simulation.shared.lock().ended, simulation.readers[0].gaps), (0, 0));
 }
 
 impl Simulation {

@@ -13,8 +13,9 @@ pub(crate) trait Sink {
     /// Returns the time of the engine's clock.
     fn time(&mut self) -> Result<EngineTime, Error>;
 
-    /// Returns an error if the server is no master any more.
-    fn check_role(&mut self) -> Result<(), Error>;
+    /// Returns the reason if the engine accepts no entry from anybody or from this user: it is no master any more, has no memory,
+    /// cannot save, misses replicas, or lacks a privilege. Appends nothing.
+    fn check_writable(&mut self) -> Result<(), Error>;
 
     /// Returns the position above which the engine accepts an entry: that of the last one, even if it was deleted.
     fn top(&mut self) -> Result<Option<StreamPosition>, Error>;

@@ -72,10 +72,12 @@ impl StreamWatch {
         }
         self.next = later(now, (silence / 8).clamp(Duration::from_millis(50), Duration::from_secs(3)));
         let is_long = history.bytes() >= TRIM_ABOVE;
-        let page = match stream.sink.read_back(None, if is_long { TRIM_PAGE } else { 1 }) {
+        let count = if is_long { TRIM_PAGE } else { 1 };
+        // A server that was demoted keeps its connections, and its stream may stand still.
+        let page = match stream.sink.check_writable().and_then(|()| stream.sink.read_back(None, count)) {
             Ok(page) => page,
             Err(error) => {
-                // An engine that cannot be reached proves nothing.
+                // An engine that cannot be reached, or appends nothing from anybody, proves nothing.
                 (self.changed, self.since) = (now, now);
                 return Some(Err(error));
             }
@@ -104,11 +106,6 @@ impl StreamWatch {
     ) {
         if self.asked.is_none() && !self.is_silent(silence, now) {
             return;
-        }
-        // A server that was demoted keeps its connections, and its stream may stand still.
-        if let Err(error) = stream.sink.check_role() {
-            (self.changed, self.since) = (now, now);
-            return status.set_engine_fault(Some(&error));
         }
         let holder = match session.holder(&stream.name) {
             Ok(holder) => holder,

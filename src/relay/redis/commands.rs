@@ -54,6 +54,16 @@ pub(crate) fn check_role(connection: &mut EngineConnection) -> Result<(), Engine
     }
 }
 
+/// Returns an error if the server refuses to append to a stream. No stream accepts the position of this entry, and the server
+/// looks at the position last: after the privileges, its memory, its disk and its replicas.
+pub(crate) fn check_writable(connection: &mut EngineConnection, key: &str) -> Result<(), EngineFault> {
+    match connection.call(cmd("XADD").arg(key).arg("0-0").arg("v").arg("")) {
+        Err(fault) if fault.kind == FaultKind::Stale => Ok(()),
+        Err(fault) => Err(fault),
+        Ok(_) => Err(EngineFault::of_protocol(connection.address(), "XADD")),
+    }
+}
+
 /// Returns the run id of the server's process; an empty text if it reports none.
 pub(crate) fn engine(connection: &mut EngineConnection) -> Result<Box<str>, EngineFault> {
     if let Some(engine) = connection.engine() {

@@ -11,6 +11,8 @@ use crate::error::{Error, Escaped, TlsError};
 
 /// The longest part of an engine's error text that is shown, in characters.
 const SHOWN_MAX: usize = 300;
+/// The texts with which servers refuse a position; the second one only for 0-0.
+const STALE: [&str; 2] = ["equal or smaller than the target stream top item", "must be greater than 0-0"];
 
 /// The consequence of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +87,7 @@ impl EngineFault {
         let Value::ServerError(error) = answer else { return None };
         let (code, detail) = (error.code(), error.details().unwrap_or_default());
         let (kind, remedy) = match code {
-            "ERR" if detail.contains("equal or smaller than the target stream top item") => (FaultKind::Stale, ""),
+            "ERR" if STALE.iter().any(|text| detail.contains(text)) => (FaultKind::Stale, ""),
             "ERR" if detail == "no such key" => (FaultKind::NoKey, ""),
             "WRONGTYPE" => {
                 (FaultKind::WrongType, ": the key has a value that is no stream; use another name, or delete the key")

@@ -58,8 +58,12 @@ impl Sink for RedisSink {
         Ok(EngineTime { unix_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX), engine })
     }
 
-    fn check_role(&mut self) -> Result<(), Error> {
-        Ok(self.call(|connection, _| commands::check_role(connection))?)
+    fn check_writable(&mut self) -> Result<(), Error> {
+        Ok(self.call(|connection, key| {
+            // A replica may be set to accept writes.
+            commands::check_role(connection)?;
+            commands::check_writable(connection, key)
+        })?)
     }
 
     fn top(&mut self) -> Result<Option<StreamPosition>, Error> {

@@ -336,15 +336,40 @@ fn r06_a_server_that_was_demoted_is_left() {
         let mut connection = EngineConnection::open(&config(&first.url()), &Arc::default()).unwrap();
         let port = second.port.to_string();
         connection.call(redis::cmd("REPLICAOF").arg("127.0.0.1").arg(&port)).unwrap();
-        for check in [sink.check_role(), commands::check_role(&mut connection).map_err(Into::into)] {
+        for check in [sink.check_writable(), commands::check_role(&mut connection).map_err(Into::into)] {
             let error = check.unwrap_err().to_string();
             assert!(error.contains("has become a replica"), "{error}");
         }
-        sink.check_role().unwrap();
+        sink.check_writable().unwrap();
         assert_ne!(sink.time().unwrap().engine, engines[0]);
         // It is left before its clock is read.
         let mut connection = EngineConnection::open(&config(&second.url()), &Arc::default()).unwrap();
         connection.call(redis::cmd("REPLICAOF").arg("127.0.0.1").arg(first.port)).unwrap();
         assert!(sink.time().is_err());
+    });
+}
+
+#[test]
+fn r04_an_engine_that_appends_nothing_is_known_without_an_entry() {
+    with_engines(&[], |engine| {
+        let mut sink = RedisSink::new(config(&engine.url()), "shop", 100, Arc::default());
+        let mut admin = EngineConnection::open(&config(&engine.url()), &Arc::default()).unwrap();
+        let mut set = |name: &str, value: &str| {
+            admin.call(redis::cmd("CONFIG").arg("SET").arg(name).arg(value)).unwrap();
+        };
+        sink.check_writable().unwrap();
+        assert_eq!(sink.top().unwrap(), None, "nothing was created");
+        for (name, faulty, fine, expected) in
+            [("maxmemory", "1", "0", "OOM"), ("min-replicas-to-write", "1", "0", "NOREPLICAS")]
+        {
+            set(name, faulty);
+            let error = sink.check_writable().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            set(name, fine);
+            sink.check_writable().unwrap();
+        }
+        sink.append(&[(at(5, 0), canary("m"))]).unwrap();
+        sink.check_writable().unwrap();
+        assert_eq!(sink.top().unwrap(), Some(at(5, 0)));
     });
 }
