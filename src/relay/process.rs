@@ -29,6 +29,9 @@ use crate::relay::watch::later;
 /// The shortest limit for opening a session, and for a request on it.
 const LIMIT_MIN: Duration = Duration::from_secs(3);
 
+/// The time between two looks at threads that are ending.
+const STOP_STEP: Duration = Duration::from_millis(5);
+
 /// A relay that runs on threads of its own, until it is stopped or dropped.
 ///
 /// Start two of them, on two machines, for each group of databases: one leads, and the other one takes over if it fails. Which
@@ -151,9 +154,15 @@ impl Relay {
         drop(self.handle.stop());
         let deadline = later(clock::now(), self.answer_timeout);
         self.interrupts.iter().for_each(|interrupt| interrupt.stop_by(deadline));
-        let threads = std::mem::take(&mut *self.threads());
+        let mut threads = std::mem::take(&mut *self.threads());
         // The function that is called for events may stop the relay; its thread cannot wait for itself.
-        for thread in threads.into_iter().filter(|it| it.thread().id() != thread::current().id()) {
+        threads.retain(|it| it.thread().id() != thread::current().id());
+        while !threads.iter().all(JoinHandle::is_finished) && clock::now() < deadline {
+            thread::sleep(STOP_STEP);
+        }
+        // A call that began before has a later limit, and a handshake one for each of its reads.
+        self.interrupts.iter().for_each(|interrupt| interrupt.stop());
+        for thread in threads {
             // A panic of a thread was reported when it happened.
             let _ = thread.join();
         }

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -15,22 +16,49 @@ use crate::error::{TlsError, TlsErrorKind};
 
 /// An encrypted stream whose peer was verified: its certificate is signed by a trusted authority, for the name of the host.
 ///
-/// Calls block for as long as calls of the socket do, so the socket must have timeouts.
+/// Calls block for as long as calls of the socket do, so the socket must have timeouts once it is connected.
 pub(crate) struct BlockingTls(StreamOwned<ClientConnection, TcpStream>);
 
 impl BlockingTls {
     /// Begins a session over a connected socket and completes its handshake. `root_file` has the trusted authorities in PEM
-    /// format; without it, those of the operating system are trusted.
+    /// format; without it, those of the operating system are trusted. `left` returns the time that is left for the handshake.
     ///
     /// # Errors
-    /// Returns a [`TlsError`] if the file is invalid or the peer cannot be verified; else the error of the socket.
-    pub(crate) fn connect(socket: TcpStream, host: &str, root_file: Option<&Path>) -> io::Result<Self> {
+    /// Returns a [`TlsError`] if the file is invalid or the peer cannot be verified; else the error of the socket, or that of `left`.
+    pub(crate) fn connect(
+        socket: TcpStream,
+        host: &str,
+        root_file: Option<&Path>,
+        left: impl Fn() -> io::Result<Duration>,
+    ) -> io::Result<Self> {
         let session = session(host, root_file).map_err(io::Error::from)?;
         let mut stream = StreamOwned::new(session, socket);
+        let mut limited = LimitedSocket(&mut stream.sock, left);
         while stream.conn.is_handshaking() {
-            stream.conn.complete_io(&mut stream.sock).map_err(|error| translate(error, true))?;
+            stream.conn.complete_io(&mut limited).map_err(|error| translate(error, true))?;
         }
         Ok(Self(stream))
+    }
+}
+
+/// A socket of which each call takes at most the time that is left, so that all of them together do.
+struct LimitedSocket<'s, L>(&'s mut TcpStream, L);
+
+impl<L: Fn() -> io::Result<Duration>> Read for LimitedSocket<'_, L> {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        self.0.set_read_timeout(Some(self.1()?))?;
+        self.0.read(space)
+    }
+}
+
+impl<L: Fn() -> io::Result<Duration>> Write for LimitedSocket<'_, L> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.set_write_timeout(Some(self.1()?))?;
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 

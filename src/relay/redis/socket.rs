@@ -22,7 +22,7 @@ pub(super) enum EngineSocket {
 }
 
 impl EngineSocket {
-    /// Connects. `limit` is the limit of the name resolution, of each address of the host, and of each read of a handshake.
+    /// Connects. `limit` is the limit of the name resolution, of each address of the host, and of a handshake.
     pub(super) fn connect(place: &EnginePlace, limit: Duration, interrupt: &Interrupt) -> io::Result<Self> {
         let (host, port, tls) = match place {
             EnginePlace::Unix(path) => {
@@ -45,9 +45,12 @@ impl EngineSocket {
             socket.set_nodelay(true)?;
             let Some(tls) = tls else { return Ok(Self::Tcp(socket)) };
             let lower = socket.try_clone()?;
-            lower.set_read_timeout(Some(limit))?;
-            lower.set_write_timeout(Some(limit))?;
-            let session = BlockingTls::connect(socket, host, tls.root_file.as_deref())?;
+            let begin = clock::now();
+            let left = || {
+                let left = limit.saturating_sub(clock::now().saturating_duration_since(begin));
+                if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { interrupt.limit(left) }
+            };
+            let session = BlockingTls::connect(socket, host, tls.root_file.as_deref(), left)?;
             return Ok(Self::Tls(Box::new(session), lower));
         }
         Err(last)
@@ -138,7 +141,7 @@ fn resolve(host: &str, port: u16, limit: Duration, interrupt: &Interrupt) -> io:
 }
 
 fn stopped() -> io::Error {
-    io::Error::new(io::ErrorKind::Interrupted, "the connection was stopped")
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was stopped")
 }
 
 /// A second handle of a socket, which can shut it down while another thread uses it.

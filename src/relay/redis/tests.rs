@@ -298,6 +298,39 @@ fn r06_no_call_lasts_beyond_the_deadline_of_the_stop() {
     assert!(texts[0].contains("took more than") && texts[1].contains("stopped"), "{texts:?}");
 }
 
+/// A peer that sends a byte of its handshake now and then would keep each read short for ever.
+#[test]
+fn r06_a_handshake_is_limited_as_a_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let Ok(mut socket) = socket else { return };
+            let begun = [0x16, 3, 3, 0x40, 0].into_iter().chain(std::iter::repeat(2));
+            for byte in begun {
+                if socket.write_all(&[byte]).is_err() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+    });
+    let root = std::env::temp_dir().join(format!("notifyman-handshake-{}.pem", std::process::id()));
+    std::fs::write(&root, rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem()).unwrap();
+    let mut config = config(&format!("rediss://localhost:{port}?sslrootcert={}", root.display()));
+    config.connect_timeout = Duration::from_millis(300);
+    let interrupt = Arc::<Interrupt>::default();
+    let text = || EngineConnection::open(&config, &interrupt).err().unwrap().to_string();
+    assert!(text().contains("took more than"), "{}", text());
+    let begin = Instant::now();
+    let mut config = config.clone();
+    config.connect_timeout = Duration::from_secs(60);
+    interrupt.stop_by(begin + Duration::from_millis(300));
+    let text = EngineConnection::open(&config, &interrupt).err().unwrap().to_string();
+    assert!(text.contains("stopped") && begin.elapsed() < Duration::from_secs(20), "{text}");
+    std::fs::remove_file(root).unwrap();
+}
+
 #[test]
 fn r05_a_claim_is_above_an_entry_that_was_deleted_and_a_stream_of_something_else_is_not_written_to() {
     with_engines(&[], |engine| {
