@@ -20,6 +20,7 @@ mod health;
 mod label;
 mod listen;
 mod man;
+mod messages;
 mod notify;
 mod outcome;
 mod output;
@@ -37,8 +38,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use self::args::{Args, CliCommand};
+use self::messages::{print_message, print_message_with_advice};
 use self::outcome::{Exit, Failure};
-use self::output::{print, print_message, print_message_with_advice};
+use self::output::print;
 
 /// Runs the program, from its arguments to its exit code.
 pub(crate) fn run() -> ExitCode {

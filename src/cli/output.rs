@@ -1,4 +1,4 @@
-//! Output to the standard streams, in which external text cannot control a terminal or imitate the program's messages.
+//! Standard output, in which external text cannot control a terminal or imitate the program's messages.
 
 use std::borrow::Cow;
 use std::env;
@@ -10,17 +10,6 @@ use notifyman::Escaped;
 use rustix::termios::tcgetwinsize;
 
 use super::outcome::{Exit, Failure};
-
-/// Prints a message of the program on standard error, as one line. A failure is ignored.
-pub(super) fn print_message(message: impl Display) {
-    let _ = io::stderr().write_all(format!("notifyman: {}\n", Escaped(message)).as_bytes());
-}
-
-/// Like [`print_message`], with a second line that says what to do.
-pub(super) fn print_message_with_advice(message: impl Display, advice: impl Display) {
-    let text = format!("notifyman: {}\n  to do: {}\n", Escaped(message), Escaped(advice));
-    let _ = io::stderr().write_all(text.as_bytes());
-}
 
 /// Returns a number with a comma between thousands.
 pub(super) fn grouped(number: u64) -> String {

@@ -1,8 +1,61 @@
-//! Readers of the output that close it while nothing is printed.
+//! Readers of the output that close it while nothing is printed, or do not read.
 
+use std::io;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::Stdio;
+use std::thread;
 use std::time::Duration;
 
-use super::{PROGRAM, Running, cluster, command, connect, run};
+use super::{Lines, PROGRAM, Running, cluster, command, connect, run};
+use crate::support::{EngineKind, EngineServer, engine};
+
+/// Starts the program with standard output (1) or standard error (2) full, which nobody reads.
+fn start_unread(output: u8, args: &[&str]) -> Running {
+    let script = format!(r#"head -c 65536 /dev/zero >&{output}; exec "$0" "$@""#);
+    let mut command = command("sh");
+    command.args(["-c", &script, PROGRAM]).args(args).process_group(0);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut out, mut err) = (Lines::of(io::empty()), Lines::of(io::empty()));
+    match output {
+        1 => err = Lines::of(child.stderr.take().unwrap()),
+        _ => out = Lines::of(child.stdout.take().unwrap()),
+    }
+    Running { stdin: None, child, out, err }
+}
+
+#[test]
+fn r07_a_relay_whose_messages_nobody_reads_relays_and_stops() {
+    let server = cluster();
+    if !engine::has(EngineKind::Redis) {
+        return;
+    }
+    let engine = EngineServer::start(EngineKind::Redis, []);
+    let (url, to) = (format!("shop={}", server.url()), engine.url());
+    let relay = start_unread(2, &["relay", "-u", &url, "--to", &to, "--canary", "1s", "a"]);
+    let listener = Running::start(&["listen", "--from", &to, "--stream", "shop", "a"]);
+    while !listener.err.next().contains("listens to a at stream shop") {}
+    connect(&server).notify("a", "1").unwrap();
+    assert!(listener.out.next().contains('1'));
+    relay.signal("TERM");
+    relay.finish().ends_with(143);
+}
+
+#[test]
+fn one_signal_ends_a_program_whose_output_nobody_reads() {
+    let server = cluster();
+    let url = server.url();
+    let listen = ["listen", "--url", &url, "a"];
+    let exec = [&listen[..], &["--exec", "echo out"]].concat();
+    let listeners = [start_unread(1, &listen), start_unread(1, &exec)];
+    listeners.iter().for_each(|listener| drop(listener.err.next()));
+    connect(&server).notify("a", "1").unwrap();
+    // They write it now.
+    thread::sleep(Duration::from_millis(500));
+    listeners.iter().for_each(|listener| listener.signal("TERM"));
+    for listener in listeners {
+        assert_eq!(listener.finish().status.signal(), Some(15));
+    }
+}
 
 /// Runs the program in a pipeline whose reader takes one line, and reports its exit code.
 fn read_one_line(args: &[&str]) -> Running {
@@ -52,7 +105,7 @@ fn a_command_runs_although_the_output_of_commands_has_no_reader() {
     sh.args(["-c", script, PROGRAM, "listen", "--url", &cluster.url(), "a", "-n1", "--exec", &exec]);
     let listener = Running::spawn(&mut sh);
     listener.err.next();
-    std::thread::sleep(Duration::from_millis(200));
+    thread::sleep(Duration::from_millis(200));
     connect(&cluster).notify("a", "1\n").unwrap();
     assert_eq!(listener.finish().err, ["code 0"]);
     assert!(directory.exists());

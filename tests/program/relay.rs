@@ -104,9 +104,11 @@ fn listen_prints_what_relays_have_appended_and_names_channels_that_are_not_relay
     let listener = Running::start(&[&from[..], &["-n", "2", "prices", "stock"]].concat());
     // The stream may have no entry yet.
     let lines = std::iter::repeat_with(|| listener.err.next());
-    lines.take_while(|line| line != "notifyman: reading stream shop").for_each(|line| {
-        assert!(line.contains("no entry of a relay"), "{line}");
-    });
+    lines.take_while(|line| line != "notifyman: connection 1 listens to prices, stock at stream shop").for_each(
+        |line| {
+            assert!(line.contains("no entry of a relay"), "{line}");
+        },
+    );
     let missing = listener.err.next();
     assert!(missing.starts_with("notifyman: stream shop: channel \"stock\" is not relayed"), "{missing}");
     let mut db = connect(&server);
@@ -196,15 +198,20 @@ fn r03_a_channel_that_is_relayed_again_is_a_gap_for_its_commands_and_green() {
 
     stop(first);
     let second = relay(&["prices"]);
-    let gaps = [listener.out.next(), listener.out.next(), listener.out.next()].join("\n");
-    assert!(gaps.contains(" prices notifications may be missing"), "{gaps}");
-    assert!(gaps.contains(" stock notifications may be missing: the session is lost: "), "{gaps}");
+    // Gaps of one channel may be one.
+    let until = |expected: [&str; 2]| {
+        let mut left = expected.to_vec();
+        while !left.is_empty() {
+            let line = listener.out.next();
+            left.retain(|start| !line.starts_with(start));
+        }
+    };
+    until([" prices notifications may be missing: ", " stock notifications may be missing: the session is lost: "]);
     let (status, body) = get(&address, "/health");
     assert!(status == 503 && body.matches("is not relayed").count() == 1, "{body}");
     stop(second);
     let third = relay(&["prices", "stock"]);
-    let gaps = [listener.out.next(), listener.out.next()].join("\n");
-    assert!(gaps.contains(" prices notifications may be") && gaps.contains(" stock notifications may be"), "{gaps}");
+    until([" prices notifications may be missing: ", " stock notifications may be missing: "]);
     eventually("all is relayed again", || get(&address, "/health").0 == 200);
     connect(&server).notify("stock", "7").unwrap();
     assert_eq!(listener.out.next(), "7 stock ");

@@ -15,8 +15,9 @@ use serde_json::{Map, json};
 use self::args::{BuildArgs, LockArgs, StatusArgs, TeardownArgs};
 pub(super) use self::worker::run as worker;
 use super::connect::{config, connect};
+use super::messages::print_message;
 use super::outcome::{Exit, Failure};
-use super::output::{counted, json_line, print, print_message, print_script, progress_style};
+use super::output::{counted, json_line, print, print_script, progress_style};
 
 /// The smallest number of tables for which a progress bar is shown.
 const PROGRESS_MIN: usize = 20;

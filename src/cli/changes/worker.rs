@@ -15,8 +15,9 @@ use crate::cli::connect::configs;
 use crate::cli::engine;
 use crate::cli::health::{HealthServer, SourceMonitor, canary_period, proof_limit};
 use crate::cli::listen::REPORT_AFTER;
+use crate::cli::messages::print_message;
 use crate::cli::outcome::{Exit, Failure};
-use crate::cli::output::{counted, print_message, progress_style};
+use crate::cli::output::{counted, progress_style};
 use crate::cli::reader::ReaderWatcher;
 use crate::cli::signals::SignalWatcher;
 

@@ -20,8 +20,8 @@ use serde::Serialize;
 use self::exchange::{HttpAnswer, HttpRequest};
 use self::http::{HttpServer, Responder};
 pub(crate) use self::sources::{SourceMonitor, canary_period, proof_limit};
+use super::messages::print_message;
 use super::outcome::Failure;
-use super::output::print_message;
 
 /// The time that a client has for its request and the answer.
 const CLIENT_LIMIT: Duration = Duration::from_secs(5);

@@ -14,7 +14,8 @@ use crate::cli::clock;
 use crate::cli::connect::advice;
 use crate::cli::engine;
 use crate::cli::health::SourceMonitor;
-use crate::cli::output::{counted, print_message, print_message_with_advice};
+use crate::cli::messages::{print_message, print_message_with_advice};
+use crate::cli::output::counted;
 
 /// The time after which an unfinished attempt to connect is reported.
 pub(crate) const REPORT_AFTER: Duration = Duration::from_secs(3);

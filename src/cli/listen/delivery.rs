@@ -21,7 +21,7 @@ use notifyman::{Config, Connection, Diagnosis, Error, Finding, FindingKind, Seve
 
 use crate::cli::args::ListenArgs;
 use crate::cli::health::SourceMonitor;
-use crate::cli::output::{print_message, print_message_with_advice};
+use crate::cli::messages::{print_message, print_message_with_advice};
 
 /// The time after which a missing notification is diagnosed.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(2);

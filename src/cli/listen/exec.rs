@@ -14,8 +14,9 @@ use super::watcher::ConnectionWatcher;
 use crate::cli::args::ListenArgs;
 use crate::cli::connect::{configs, failure_with_advice};
 use crate::cli::health::canary_period;
+use crate::cli::messages::print_message;
 use crate::cli::outcome::{Exit, Failure};
-use crate::cli::output::{counted, print_message};
+use crate::cli::output::counted;
 use crate::cli::signals::SignalWatcher;
 use crate::cli::target::or_environment;
 

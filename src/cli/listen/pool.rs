@@ -18,7 +18,7 @@ use notifyman::notifier::{Delivery, Missed, Reason};
 
 use crate::cli::args::ListenArgs;
 use crate::cli::health::SourceMonitor;
-use crate::cli::output::print_message;
+use crate::cli::messages::print_message;
 use crate::cli::{clock, label, shell};
 
 /// The most bytes of a line that are passed on in one piece.

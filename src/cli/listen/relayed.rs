@@ -11,8 +11,8 @@ use crate::cli::args::ListenArgs;
 use crate::cli::clock;
 use crate::cli::engine;
 use crate::cli::health::SourceMonitor;
+use crate::cli::messages::print_message;
 use crate::cli::outcome::{Exit, Failure};
-use crate::cli::output::print_message;
 use crate::cli::reader::ReaderWatcher;
 use crate::cli::signals::SignalWatcher;
 
@@ -167,7 +167,8 @@ impl StreamListener {
         self.monitor.opened(number(id));
         self.last_received.get_or_insert_with(clock::now);
         if !self.args.quiet {
-            print_message(format_args!("reading stream {id}"));
+            let channels = self.args.channels.join(", ");
+            print_message(format_args!("connection {} listens to {channels} at stream {id}", number(id)));
         }
         let carried = reader.channels(id).unwrap_or_default();
         for channel in self.args.channels.clone() {

@@ -11,8 +11,8 @@ use self::args::RelayArgs;
 use super::connect::configs;
 use super::engine::engine;
 use super::health::HealthServer;
+use super::messages::print_message;
 use super::outcome::{Exit, Failure};
-use super::output::print_message;
 use super::signals::SignalWatcher;
 use super::target::or_environment;
 
