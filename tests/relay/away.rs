@@ -14,9 +14,12 @@ use crate::support::{EngineKind, Proxy};
 fn r06_a_paused_engine_is_a_loss_after_the_silence_and_nothing_is_missing() {
     with_engines(&[], |engine| {
         let writer = StreamWriter::start(&engine, "shop", 5);
-        let mut reader = open(settings(&engine).silence(SILENCE).call_timeout(Duration::from_millis(200)));
+        // The read that waits for entries does not take this long.
+        let mut reader = open(settings(&engine).silence(SILENCE).call_timeout(LIMIT));
         engine.pause();
+        let begin = Instant::now();
         expect(&mut reader, &["disconnected: "]);
+        assert!(begin.elapsed() < LIMIT / 3, "{:?}", begin.elapsed());
         engine.resume();
         writer.batch(&engine, &["1"]);
         expect(&mut reader, &["gap []: ", "1"]);

@@ -14,6 +14,9 @@ use super::address::{EngineAddress, EngineConfig};
 use super::fault::{EngineFault, FaultKind};
 use super::socket::{EngineSocket, Interrupt};
 
+/// The longest time beyond that of its wait after which a server must have answered a call that waits.
+const WAITED_ANSWER_MAX: Duration = Duration::from_secs(1);
+
 /// A connection to the master of an engine. After a failure that is [`Unreachable`](FaultKind::Unreachable) it is of no use.
 pub(crate) struct EngineConnection {
     socket: EngineSocket,
@@ -114,12 +117,18 @@ impl EngineConnection {
     ///
     /// The failure of the connection, or the error with which the server answered.
     pub(crate) fn call(&mut self, command: &Cmd) -> Result<Value, EngineFault> {
-        self.call_waiting(command, Duration::ZERO)
+        self.send(&command.get_packed_command(), self.answer_timeout)?;
+        self.receive_answer(command)
     }
 
-    /// Makes a call that the server may answer only after `wait`.
+    /// Makes a call that the server answers after `wait` if it does not earlier. The answer may take only a little longer: after such a
+    /// wait a server that is silent is a fault, which must be found soon.
     pub(crate) fn call_waiting(&mut self, command: &Cmd, wait: Duration) -> Result<Value, EngineFault> {
-        self.send(&command.get_packed_command(), wait)?;
+        self.send(&command.get_packed_command(), wait.saturating_add(self.answer_timeout.min(WAITED_ANSWER_MAX)))?;
+        self.receive_answer(command)
+    }
+
+    fn receive_answer(&mut self, command: &Cmd) -> Result<Value, EngineFault> {
         let name = name_of(command);
         let answer = self.receive(&name)?;
         EngineFault::of_answer(&self.address, &name, &answer).map_or(Ok(answer), Err)
@@ -135,7 +144,7 @@ impl EngineConnection {
         cmd("MULTI").write_packed_command(&mut packed);
         commands.iter().for_each(|command| command.write_packed_command(&mut packed));
         cmd("EXEC").write_packed_command(&mut packed);
-        self.send(&packed, Duration::ZERO)?;
+        self.send(&packed, self.answer_timeout)?;
         let mut refused = None;
         for queued in ["MULTI".to_owned()].into_iter().chain(commands.iter().map(name_of)) {
             let answer = self.receive(&queued)?;
@@ -151,10 +160,11 @@ impl EngineConnection {
         }
     }
 
-    fn send(&mut self, packed: &[u8], wait: Duration) -> Result<(), EngineFault> {
+    /// Sends commands whose answers may take a time.
+    fn send(&mut self, packed: &[u8], answer: Duration) -> Result<(), EngineFault> {
         let limit = self.answer_timeout;
         let mut send = || {
-            let read_timeout = self.interrupt.limit(limit.saturating_add(wait))?;
+            let read_timeout = self.interrupt.limit(answer)?;
             if read_timeout != self.read_timeout {
                 self.socket.set_timeouts(read_timeout, limit)?;
                 self.read_timeout = read_timeout;
