@@ -108,8 +108,8 @@ impl fmt::Display for RelayEvent {
         match &self.change {
             RelayChange::Role(role) => write!(f, "this relay is {}", role.described()),
             RelayChange::Gap(why) => write!(f, "a gap: {why}"),
-            RelayChange::SessionFault(fault) => write!(f, "PostgreSQL: {fault}"),
-            RelayChange::EngineFault(fault) => write!(f, "engine: {fault}"),
+            RelayChange::SessionFault(fault) => write!(f, "PostgreSQL, retrying: {fault}"),
+            RelayChange::EngineFault(fault) => write!(f, "engine, retrying: {fault}"),
             RelayChange::Recovered => f.write_str("the fault is over"),
             RelayChange::HolderEnded(pid) => {
                 write!(f, "the leader appended nothing, so its session was ended (process {pid} of the server)")

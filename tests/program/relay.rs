@@ -82,7 +82,7 @@ fn r01_wrong_requests_are_refused_and_faults_are_reported_without_secrets() {
     let url = format!("shop={}", server.url());
     let running = Running::start(&["relay", "-u", &url, "--to", &engine_url, "prices"]);
     let mut lines = Vec::new();
-    while !lines.iter().any(|line: &String| line.contains("shop: engine: ")) {
+    while !lines.iter().any(|line: &String| line.contains("shop: engine, retrying: ")) {
         lines.push(running.err.next());
     }
     running.signal("INT");
