@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use super::changes::args as changes;
 use super::relay::args as relay;
 use super::target::{Targets, channel};
-use super::values::{duration, duration_within, jobs};
+use super::values::{duration, duration_within, health_address, jobs};
 
 /// The commands that have a manual page.
 pub(crate) const COMMANDS: [&str; 12] = [
@@ -302,7 +302,7 @@ pub(crate) struct ListenArgs {
     #[arg(value_parser = duration_within(SECOND, SECOND * 86_400))]
     pub(crate) canary: Option<Duration>,
     /// Answer /health and /metrics by HTTP at ADDR, such as 127.0.0.1:9187
-    #[arg(long, value_name = "ADDR", hide_short_help = true)]
+    #[arg(long, value_name = "ADDR", value_parser = health_address, hide_short_help = true)]
     pub(crate) health: Option<String>,
     /// Run COMMAND for each notification, with the payload as its standard input
     #[arg(long, value_name = "COMMAND", value_hint = ValueHint::CommandString)]

@@ -39,6 +39,18 @@ where
     PossibleValuesParser::new(values).try_map(|name| name.parse::<T>())
 }
 
+/// Parses the address of a health server: a host and a port, which is looked up only when the server starts.
+pub(crate) fn health_address(text: &str) -> Result<String, String> {
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let port = port.parse::<u16>();
+    match port {
+        Ok(_) if !host.is_empty() && !host.contains('/') => Ok(text.to_owned()),
+        // A port alone, for which the host must be chosen: 0.0.0.0 would be open to other machines.
+        Ok(port) if host.is_empty() => Err(format!("expected an address and a port: 127.0.0.1:{port}")),
+        _ => Err("expected an address and a port, such as 127.0.0.1:9187".to_owned()),
+    }
+}
+
 /// Parses the number of commands that run concurrently.
 pub(crate) fn jobs(text: &str) -> Result<usize, &'static str> {
     text.parse().ok().filter(|jobs| (1..=1000).contains(jobs)).ok_or("must be from 1 to 1000")

@@ -92,3 +92,23 @@ fn r07_health_of_a_worker_is_red_while_it_reads_no_log() {
     db.execute("ALTER TABLE notifyman.moved RENAME TO position").unwrap();
     assert_green(&of_second);
 }
+
+#[test]
+fn r07_an_address_of_health_that_is_none_is_refused_before_anything_starts() {
+    let commands: [&[&str]; 3] =
+        [&["listen", "prices"], &["worker"], &["relay", "--to", "redis://localhost", "prices"]];
+    for command in commands {
+        for (address, advice) in [
+            ("9187", "expected an address and a port: 127.0.0.1:9187"),
+            (":9188", "expected an address and a port: 127.0.0.1:9188"),
+            ("localhost", "such as 127.0.0.1:9187"),
+            ("127.0.0.1:99999", "such as 127.0.0.1:9187"),
+            ("127.0.0.1:9187/health", "such as 127.0.0.1:9187"),
+        ] {
+            let refused = run(&[command, &["--health", address]].concat());
+            refused.ends_with(2);
+            let err = refused.err();
+            assert!(err.starts_with("error: invalid value") && err.contains(advice), "{command:?} {address}: {err}");
+        }
+    }
+}

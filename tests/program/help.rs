@@ -41,7 +41,10 @@ fn the_help_of_each_command_mentions_its_options_and_shows_examples() {
         ("status", &["--schema", "--table", "--dry-run"]),
         ("verify", &["--schema", "--table", "Exit codes"]),
         ("teardown", &["--dry-run", "--attempts"]),
-        ("relay", &["--to", "--health", "--canary", "--keep", "REDISCLI_AUTH", "SYSTEM/DATABASE"]),
+        (
+            "relay",
+            &["--to", "--changes [CHANNEL]...", "--health", "--canary", "--keep", "REDISCLI_AUTH", "SYSTEM/DATABASE"],
+        ),
         ("worker", &["--health", "--canary", "--exec", "--retries", "--give-up", "--table", "gap", "NOTIFYMAN_KIND"]),
         ("completions", &["bash", "zsh", "fish"]),
     ] {

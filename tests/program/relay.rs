@@ -1,7 +1,7 @@
 //! `notifyman relay`: the command line, and its answers by HTTP. What it relays is tested in `tests/relay`.
 
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 
 use super::health::{address_of, get};
 use super::*;
@@ -74,9 +74,19 @@ fn r01_wrong_requests_are_refused_and_faults_are_reported_without_secrets() {
     let refused = relay(&["--to", &engine_url, "notifyman_relay"]);
     refused.ends_with(2);
     assert!(refused.err().contains("reserved for the relays"), "{refused:?}");
-    let refused = relay(&["--to", &engine_url, "--health", "nowhere", "prices"]);
+    let twice = ["--url", "a=postgres://localhost/shop", "--url", "a=postgres://localhost/post"];
+    let refused = relay(&[&twice[..], &["--to", &engine_url, "prices"]].concat());
+    refused.ends_with(2);
+    assert!(
+        refused.err().contains("two databases have the label") && !refused.err().contains("relaying"),
+        "{refused:?}"
+    );
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let refused = relay(&["--to", &engine_url, "--health", &address, "prices"]);
     refused.ends_with(1);
-    assert!(refused.err().contains("could not answer --health at nowhere"), "{refused:?}");
+    assert!(refused.err().contains(&format!("could not answer --health at {address}")), "{refused:?}");
+    assert!(!refused.err().contains("relaying"), "{refused:?}");
 
     let server = cluster();
     let url = format!("shop={}", server.url());

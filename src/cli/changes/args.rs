@@ -7,7 +7,7 @@ use notifyman::changes::{DeliveryMode, Oversize, Position, Shape};
 use crate::cli::target::{OneTarget, Targets};
 use clap::builder::PossibleValue;
 
-use crate::cli::values::{duration, duration_within, one_of, past_time, size};
+use crate::cli::values::{duration, duration_within, health_address, one_of, past_time, size};
 
 pub(crate) const BUILD: &str = "\
 Examples:
@@ -91,7 +91,8 @@ Output, one line of JSON for each event:
 After the database's number follows its \"label\", if the URL has one.
 
   kind   change        rows; with --shape keys with \"keys\":[{..},..]
-         schema        a table was created, altered or dropped
+         schema        a table was created, altered or dropped; \"event\" is
+                       \"dropped\", or else \"altered\", also of a new table
          connected     changes are received from now on
          disconnected  the connection was lost, and is being restored
          gap           changes may be missing; the cause says why
@@ -341,7 +342,7 @@ pub(crate) struct WorkerArgs {
     #[arg(value_parser = duration_within(SECOND, SECOND * 86_400), hide_short_help = true)]
     pub(crate) canary: Option<Duration>,
     /// Answer /health and /metrics by HTTP at ADDR, such as 127.0.0.1:9187
-    #[arg(long, value_name = "ADDR", hide_short_help = true)]
+    #[arg(long, value_name = "ADDR", value_parser = health_address, hide_short_help = true)]
     pub(crate) health: Option<String>,
     /// Print only problems to standard error
     #[arg(long, short)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cli::target::channel;
-use crate::cli::values::duration_within;
+use crate::cli::values::{duration_within, health_address};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -43,7 +43,12 @@ nothing is relayed, and a message says so: workers read a log by themselves.
 
 Connection settings and exit codes: see `notifyman --help`.";
 
+const USAGE: &str = "\
+notifyman relay [OPTIONS] --to <REDIS-URL> <CHANNEL>...
+       notifyman relay [OPTIONS] --to <REDIS-URL> --changes [CHANNEL]...";
+
 #[derive(Debug, clap::Args)]
+#[command(override_usage = USAGE)]
 pub(crate) struct RelayArgs {
     /// Database; repeat for several [default: from the PG* variables]
     #[arg(long = "url", short, value_name = "URL")]
@@ -64,7 +69,7 @@ pub(crate) struct RelayArgs {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration_within(SECOND, SECOND * 86_400))]
     pub(crate) canary_deadline: Duration,
     /// Answer /health and /metrics by HTTP at ADDR, such as 127.0.0.1:9187
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = health_address)]
     pub(crate) health: Option<String>,
     /// Print only errors of the command itself
     #[arg(long, short)]
