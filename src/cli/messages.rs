@@ -60,7 +60,7 @@ impl MessageWriter {
         let mut text = if self.is_in_line { "\n".to_owned() } else { String::new() };
         if self.dropped > 0 {
             let dropped = std::mem::take(&mut self.dropped);
-            text.push_str(&format!("notifyman: messages that nobody read in time were dropped: {dropped}\n"));
+            text.push_str(&format!("notifyman: messages that were not read in time were dropped: {dropped}\n"));
         }
         text.push_str(lines);
         for (number, piece) in text.as_bytes().chunks(PIECE).enumerate() {
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_that_nobody_reads_are_dropped_and_counted() {
+    fn messages_that_are_not_read_are_dropped_and_counted() {
         let (mut messages, mut output) = (MessageWriter { dropped: 0, is_in_line: false }, Vec::new());
         let takes = Cell::new(0);
         let waited = Cell::new(Duration::ZERO);
@@ -104,8 +104,14 @@ mod tests {
         print(1, "third\n");
         let text = String::from_utf8(output).unwrap();
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[..3], ["first", "notifyman: messages that nobody read in time were dropped: 1000", "second"]);
-        assert_eq!((lines[3].len(), lines[4]), (PIECE, "notifyman: messages that nobody read in time were dropped: 1"));
+        assert_eq!(
+            lines[..3],
+            ["first", "notifyman: messages that were not read in time were dropped: 1000", "second"]
+        );
+        assert_eq!(
+            (lines[3].len(), lines[4]),
+            (PIECE, "notifyman: messages that were not read in time were dropped: 1")
+        );
         assert_eq!(lines[5..], ["third"]);
     }
 }

@@ -1,5 +1,5 @@
 //! Ctrl-C (SIGINT) and SIGTERM: the first signal stops the command. A second one ends the program immediately, and so does an
-//! output that nobody reads, for which a command may wait for ever.
+//! output that is not read, for which a command may wait for ever.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -55,7 +55,7 @@ fn end_by(signal: i32) {
     let _ = emulate_default_handler(signal);
 }
 
-/// Ends the program if nobody reads what it prints.
+/// Ends the program if its output is not read.
 fn end_with_its_readers(signal: i32) {
     while takes(&io::stdout(), PATIENCE) && takes(&io::stderr(), PATIENCE) {
         thread::sleep(LOOK_PERIOD);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Lines, PROGRAM, Running, cluster, command, connect, run};
 use crate::support::{EngineKind, EngineServer, engine};
 
-/// Starts the program with standard output (1) or standard error (2) full, which nobody reads.
+/// Starts the program with standard output (1) or standard error (2) full, which is not read.
 fn start_unread(output: u8, args: &[&str]) -> Running {
     let script = format!(r#"head -c 65536 /dev/zero >&{output}; exec "$0" "$@""#);
     let mut command = command("sh");
@@ -24,7 +24,7 @@ fn start_unread(output: u8, args: &[&str]) -> Running {
 }
 
 #[test]
-fn r07_a_relay_whose_messages_nobody_reads_relays_and_stops() {
+fn r07_a_relay_whose_messages_are_not_read_relays_and_stops() {
     let server = cluster();
     if !engine::has(EngineKind::Redis) {
         return;
@@ -41,7 +41,7 @@ fn r07_a_relay_whose_messages_nobody_reads_relays_and_stops() {
 }
 
 #[test]
-fn one_signal_ends_a_program_whose_output_nobody_reads() {
+fn one_signal_ends_a_program_whose_output_is_not_read() {
     let server = cluster();
     let url = server.url();
     let listen = ["listen", "--url", &url, "a"];

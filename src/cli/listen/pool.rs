@@ -43,7 +43,7 @@ pub(super) struct PoolState {
     pub(super) running: usize,
     /// Connections and their channels, without those that are lost.
     pub(super) subscriptions: BTreeSet<(usize, String)>,
-    /// Those that are lost, with the reasons.
+    /// Lost connections and their channels, with the reasons.
     lost: BTreeMap<(usize, String), String>,
     /// The connections that have been open.
     pub(super) opened: BTreeSet<usize>,
