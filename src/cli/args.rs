@@ -55,8 +55,9 @@ Exit codes:
   3     doctor and verify only: there is a warning
   4     worker only: the reader closed standard output
   130   ended by Ctrl-C (SIGINT), after the current work was finished
-  143   ended by SIGTERM, likewise; a second signal ends it immediately, and so
-        does output that is not read for 5 seconds";
+  143   ended by SIGTERM, likewise; a second signal ends it immediately
+
+After a signal, output that is not read for 5 seconds ends it, too.";
 
 const LISTEN: &str = "\
 On a terminal, or with --text, each notification is a line of text: the time of
