@@ -14,6 +14,9 @@ const SHOWN_MAX: usize = 300;
 /// The texts with which servers refuse a position; the second one only for 0-0.
 const STALE: [&str; 2] = ["equal or smaller than the target stream top item", "must be greater than 0-0"];
 
+/// The text before the reason for which a server refuses EXEC itself.
+const ABORTED: &str = "Transaction discarded because of: ";
+
 /// The consequence of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FaultKind {
@@ -85,7 +88,11 @@ impl EngineFault {
     /// Translates an answer that is an error, with its code and its text; returns `None` for any other answer.
     pub(super) fn of_answer(address: &EngineAddress, command: &str, answer: &Value) -> Option<Self> {
         let Value::ServerError(error) = answer else { return None };
-        let (code, detail) = (error.code(), error.details().unwrap_or_default());
+        let (mut code, mut detail) = (error.code(), error.details().unwrap_or_default());
+        // An EXEC that is refused names its own reason behind this one.
+        if let Some((inner, rest)) = detail.strip_prefix(ABORTED).and_then(|reason| reason.split_once(' ')) {
+            (code, detail) = (inner, rest);
+        }
         let (kind, remedy) = match code {
             "ERR" if STALE.iter().any(|text| detail.contains(text)) => (FaultKind::Stale, ""),
             "ERR" if detail == "no such key" => (FaultKind::NoKey, ""),

@@ -1,7 +1,7 @@
 //! The sink against real servers, and connections to scripted ones.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -219,6 +219,15 @@ fn r01_a_login_that_is_refused_is_final_and_names_the_remedy_without_the_secret(
     });
 }
 
+/// Sends a command to an engine as its default user.
+fn send(engine: &EngineServer, command: &str) {
+    let mut admin = TcpStream::connect(engine.url().strip_prefix("redis://").unwrap()).unwrap();
+    write!(admin, "{command}\r\n").unwrap();
+    let mut answer = [0; 5];
+    admin.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"+OK\r\n");
+}
+
 /// The page `relay` lists these.
 #[test]
 fn r01_the_documented_privileges_of_a_relay_suffice() {
@@ -233,6 +242,25 @@ fn r01_the_documented_privileges_of_a_relay_suffice() {
         sink.append(&[(at(5, 3), canary("2")), (at(5, 4), canary("3"))]).unwrap();
         assert_eq!(sink.top().unwrap(), Some(at(5, 4)));
         assert!(sink.time().unwrap().unix_ms > 0);
+        // Without one of them, the fault names it and the remedy.
+        for command in ["multi", "exec", "xadd"] {
+            send(&engine, &format!("ACL SETUSER relay -{command}"));
+            let mut config = self::config(&engine.url().replace("//", "//relay:SECRET@"));
+            config.addresses[0].database = 1;
+            let mut sink = RedisSink::new(config, "shop", 100, Arc::default());
+            let Err(AppendError::Failed(error)) = sink.append(&[(at(6, 3), canary("4")), (at(6, 4), canary("5"))])
+            else {
+                panic!("{command}")
+            };
+            let text = error.to_string();
+            assert!(
+                text.contains(&format!("'{command}'")) && text.contains("NOPERM") && text.contains("grant it"),
+                "{command}: {text}"
+            );
+            assert!(!text.contains("EXECABORT"), "{text}");
+            send(&engine, &format!("ACL SETUSER relay +{command}"));
+            send(&engine, "FLUSHALL");
+        }
     });
 }
 
