@@ -73,6 +73,16 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
+/// Returns the path of a request's target, which may be a URL, as clients send it to a proxy.
+fn path_of(target: &str) -> &str {
+    let behind_host = |rest: &str| rest.find('/').unwrap_or(rest.len());
+    let path = match target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://")) {
+        Some(_) => &target[7 + behind_host(&target[7..])..],
+        None => target,
+    };
+    path.split('?').next().unwrap_or_default()
+}
+
 /// Reads the head of a request from its bytes so far. `None` if more are needed.
 fn read_head(bytes: &[u8]) -> Option<Result<HttpRequest, HttpAnswer>> {
     let mut headers = [EMPTY_HEADER; HEADERS_MAX];
@@ -86,7 +96,7 @@ fn read_head(bytes: &[u8]) -> Option<Result<HttpRequest, HttpAnswer>> {
         Err(_) => HttpAnswer::text(400, "this is not a request of HTTP"),
         Ok(Status::Complete(_)) => match request.method {
             Some(method @ ("GET" | "HEAD")) => {
-                let path = request.path.unwrap_or_default().split('?').next().unwrap_or_default();
+                let path = path_of(request.path.unwrap_or_default());
                 return Some(Ok(HttpRequest { is_head: method == "HEAD", path: path.to_owned() }));
             }
             _ => HttpAnswer::text(405, "only GET and HEAD are answered"),
@@ -186,6 +196,12 @@ mod tests {
         }
         let path = "/health".to_owned();
         assert_eq!(read_head(request), Some(Ok(HttpRequest { is_head: false, path: path.clone() })));
+        for target in ["http://a:9187/health?b", "HTTP://a/health"] {
+            let request = format!("GET {target} HTTP/1.1\r\n\r\n");
+            let read = read_head(request.as_bytes()).and_then(Result::ok);
+            assert_eq!(read.map(|read| read.path).as_deref(), Some("/health"), "{target}");
+        }
+        assert_eq!(path_of("http://a"), "");
         assert_eq!(read_head(b"HEAD /health HTTP/1.0\n\n"), Some(Ok(HttpRequest { is_head: true, path })));
         let long = [b"GET / HTTP/1.1\r\nA: ", &[b'a'; HEAD_MAX][..]].concat();
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(HEADERS_MAX + 1));
