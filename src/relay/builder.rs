@@ -151,8 +151,8 @@ impl RelayBuilder {
     }
 
     /// Sets the canary: the leader marks the place in every `period`, by one notification on the channel `notifyman_relay`, and
-    /// another relay does if it does not. A leader that appends nothing for `period + deadline` is replaced. The defaults are 15
-    /// and 5 seconds. All relays of a stream need the same times. Readers take them from the entries.
+    /// another relay does if it does not. A leader that appends nothing for its `period + deadline` is replaced: candidates
+    /// and readers take that time from its entries. The defaults are 15 and 5 seconds.
     pub fn canary(mut self, period: Duration, deadline: Duration) -> Self {
         self.pace = RelayPace { period, deadline };
         self

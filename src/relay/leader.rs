@@ -208,10 +208,8 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
         if let Role::Engaged(engagement) = &mut self.role {
             engagement.last_marker = Some(now);
             // One mark serves all relays: the leader sends it, and a candidate only if there is none.
-            match engagement.part {
-                Part::Leader(_) => engagement.next_marker = later(now, self.setup.pace.period),
-                Part::Candidate(_) => engagement.next_marker = later(now, self.setup.pace.candidate_period()),
-                Part::TakingOver(_) => {}
+            if !matches!(engagement.part, Part::TakingOver(_)) {
+                engagement.next_marker = later(now, engagement.part.marker_period(self.setup.pace));
             }
         }
         if let Some(leadership) = self.leadership() {
@@ -298,7 +296,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
         if let Role::Engaged(engagement) = &mut self.role
             && engagement.next_marker <= now
         {
-            engagement.next_marker = later(now, self.setup.pace.period);
+            engagement.next_marker = later(now, engagement.part.marker_period(self.setup.pace));
             if let Err(error) = engagement.stream.read_clock() {
                 self.status.set_engine_fault(Some(&error));
             }
@@ -331,14 +329,15 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
             return;
         };
         let Candidacy { watch, has_failed, .. } = candidacy;
-        let silence = self.setup.pace.silence();
-        match watch.check(stream, &mut self.history, silence, now) {
+        let own = self.setup.pace.silence();
+        match watch.check(stream, &mut self.history, own, now) {
             None => return,
             Some(Err(error)) => return self.status.set_engine_fault(Some(&error)),
             Some(Ok(())) if !*has_failed => self.status.set_engine_fault(None),
             Some(Ok(())) => {}
         }
         self.status.see_leader(watch.changed);
+        let silence = watch.silence(own);
         let receives = last_marker.is_some_and(|at| now.saturating_duration_since(at) <= silence);
         if receives {
             watch.replace_leader(stream, &mut self.session, silence, &self.status, now);
@@ -353,7 +352,7 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
         }
         candidacy.next_attempt = later(now, LOCK_PERIOD);
         if let Some(other) = candidacy.watch.foreign
-            && !candidacy.watch.is_silent(self.setup.pace.silence(), now)
+            && !candidacy.watch.is_silent(candidacy.watch.silence(self.setup.pace.silence()), now)
         {
             // Its leader appends something in that time.
             candidacy.has_failed = true;
@@ -470,5 +469,13 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
 impl Part {
     fn candidate(now: Instant, next_attempt: Instant) -> Self {
         Self::Candidate(Candidacy { next_attempt, watch: StreamWatch::new(now), has_failed: false })
+    }
+
+    /// Returns the time without a marker after which this relay sends one.
+    fn marker_period(&self, pace: RelayPace) -> Duration {
+        match self {
+            Self::Candidate(Candidacy { watch, .. }) => pace.candidate_period(watch.silence(pace.silence())),
+            Self::TakingOver(_) | Self::Leader(_) => pace.period,
+        }
     }
 }

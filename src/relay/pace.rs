@@ -12,9 +12,10 @@ pub(crate) struct RelayPace {
 }
 
 impl RelayPace {
-    /// Returns the time without a marker after which a candidate sends one: later than the leader, and before a marker is missed.
-    pub(crate) fn candidate_period(&self) -> Duration {
-        self.period.saturating_add((self.period / 4).min(self.deadline / 2))
+    /// Returns the time without a marker after which a candidate sends one: later than the leader, and before a marker is missed,
+    /// by its own times and by the silence of the leader.
+    pub(crate) fn candidate_period(&self, silence: Duration) -> Duration {
+        self.period.saturating_add((self.period / 4).min(self.deadline / 2)).min(silence - silence / 8)
     }
 
     /// Returns the time without an entry after which a leader has failed.

@@ -242,6 +242,7 @@ impl SimulatedReader {
 struct Simulation {
     shared: Shared,
     now: Instant,
+    paces: Vec<RelayPace>,
     relays: Vec<SimulatedRelay>,
     readers: Vec<SimulatedReader>,
     notified: usize,
@@ -273,11 +274,23 @@ enum Step {
 
 impl Simulation {
     fn new(relays: usize, readers: usize) -> Self {
+        Self::with_paces(&vec![PACE; relays], readers)
+    }
+
+    /// Creates a simulation with a relay for each of these options.
+    fn with_paces(paces: &[RelayPace], readers: usize) -> Self {
+        let relays = paces.len();
         let shared = Shared(Arc::default());
         shared.lock().sessions = vec![ServerSession::default(); relays];
         shared.lock().engine_ms = 1_000;
-        let mut simulation =
-            Self { shared, now: crate::clock::now(), relays: Vec::new(), readers: Vec::new(), notified: 0 };
+        let mut simulation = Self {
+            shared,
+            now: crate::clock::now(),
+            paces: paces.to_vec(),
+            relays: Vec::new(),
+            readers: Vec::new(),
+            notified: 0,
+        };
         for at in 0..relays {
             let relay = simulation.relay(at, 0);
             simulation.relays.push(relay);
@@ -300,7 +313,7 @@ impl Simulation {
             engine: Box::new(move |_: &str| SimulatedSink(sink_shared.clone(), at)),
             label: Some("shop".into()),
             channels: vec!["c".into()],
-            pace: PACE,
+            pace: self.paces[at],
             identity: RelayIdentity::new(&format!("r{at}-{generation}"), (10 * generation + at) as u64),
         };
         let events = Arc::<Mutex<Vec<String>>>::default();
@@ -731,6 +744,36 @@ fn r04_a_leader_whose_stream_was_deleted_is_known_by_its_term_and_one_without_a_
         assert!(simulation.shared.lock().sessions[0].has_lock, "{is_published}");
         simulation.run_other(10);
         assert!(!simulation.shared.lock().sessions[0].has_lock, "{is_published}");
+    }
+}
+
+#[test]
+fn r04_a_leader_is_judged_by_the_silence_in_its_entries() {
+    let pace =
+        |period, deadline| RelayPace { period: Duration::from_secs(period), deadline: Duration::from_secs(deadline) };
+    // The options of the leader and of the candidate, and the time within which its session is ended.
+    for (leader, candidate, seconds) in [(pace(1, 1), pace(60, 10), 2..6), (pace(60, 10), pace(1, 1), 69..77)] {
+        for entries_since_canary in [0, 600] {
+            let mut simulation = Simulation::with_paces(&[leader, candidate], 1);
+            simulation.run_all(80);
+            for _ in 0..entries_since_canary {
+                simulation.step(&Step::Notify(1));
+                simulation.run_relay(0, usize::MAX);
+            }
+            let term = last_start(&simulation.shared.lock()).0;
+            // The candidate begins while the leader has stopped.
+            simulation.step(&Step::Freeze(0));
+            simulation.step(&Step::Kill(1));
+            let mut passed = 0;
+            while simulation.shared.lock().ended == 0 {
+                simulation.run_other(1);
+                passed += 1;
+                assert!(passed < 100, "{leader:?}");
+            }
+            assert!(seconds.contains(&passed), "{passed} s, {leader:?}");
+            simulation.finish();
+            assert!(last_start(&simulation.shared.lock()).0 > term);
+        }
     }
 }
 

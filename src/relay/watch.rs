@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::relay::entry::StreamOrigin;
+use crate::relay::entry::{EntryContent, StreamEntry, StreamOrigin};
 use crate::relay::history::History;
 use crate::relay::position::StreamPosition;
 use crate::relay::session::{LeaderSession, LockHolder, term_key};
@@ -20,6 +20,8 @@ use crate::relay::takeover::OpenStream;
 /// reads for that.
 const TRIM_ABOVE: usize = 1 << 20;
 const TRIM_PAGE: usize = 256;
+/// The most pages that are read to find the last start or canary, which is seldom further away than a leader marks the place.
+const SILENCE_PAGES: usize = 5;
 
 /// The end of a stream, as a candidate saw it last.
 pub(crate) struct StreamWatch {
@@ -32,6 +34,8 @@ pub(crate) struct StreamWatch {
     pub(crate) since: Instant,
     /// The highest term that the stream has had.
     highest: u64,
+    /// The time without an entry after which its leader has failed, and the term whose entries say so.
+    announced: Option<(u64, Duration)>,
     /// The session of a leader that appends nothing has a fault, until the stream moves.
     pub(crate) is_stuck: bool,
     /// The process of a session that held the lock at the last attempt, without a term.
@@ -51,11 +55,17 @@ impl StreamWatch {
             changed: now,
             since: now,
             highest: 0,
+            announced: None,
             is_stuck: false,
             unpublished: None,
             asked: None,
             foreign: None,
         }
+    }
+
+    /// Returns the time without an entry after which the leader of the stream has failed: as its entries say, or this one.
+    pub(crate) fn silence(&self, own: Duration) -> Duration {
+        self.announced.map_or(own, |(_, silence)| silence)
     }
 
     /// Reads the end of the stream if that is due, several times in each `silence`. A long history forgets what the stream
@@ -70,11 +80,12 @@ impl StreamWatch {
         if self.next > now {
             return None;
         }
-        self.next = later(now, (silence / 8).clamp(Duration::from_millis(50), Duration::from_secs(3)));
+        self.next = later(now, (self.silence(silence) / 8).clamp(Duration::from_millis(50), Duration::from_secs(3)));
         let is_long = history.bytes() >= TRIM_ABOVE;
         let count = if is_long { TRIM_PAGE } else { 1 };
         // A server that was demoted keeps its connections, and its stream may stand still.
-        let page = match stream.sink.check_writable().and_then(|()| stream.sink.read_back(None, count)) {
+        let page = stream.sink.check_writable().and_then(|()| stream.sink.read_back(None, count));
+        let page = match page.and_then(|page| self.read_silence(&mut stream.sink, &page).map(|()| page)) {
             Ok(page) => page,
             Err(error) => {
                 // An engine that cannot be reached, or appends nothing from anybody, proves nothing.
@@ -93,6 +104,24 @@ impl StreamWatch {
             }
         }
         Some(Ok(()))
+    }
+
+    /// Finds the silence of the leader behind the last page of the stream, if the term is a new one.
+    fn read_silence<K: Sink>(&mut self, sink: &mut K, last: &[(StreamPosition, StreamEntry)]) -> Result<(), Error> {
+        let top = last.first().map(|(position, _)| *position);
+        if top == self.top || self.announced.map(|(term, _)| term) == top.map(|top| top.term) {
+            return Ok(());
+        }
+        self.announced = find_silence(last);
+        let mut before = last.last().map(|(position, _)| *position);
+        for _ in 0..SILENCE_PAGES {
+            if self.announced.is_some() || before.is_none() {
+                break;
+            }
+            let page = sink.read_back(before, TRIM_PAGE)?;
+            (self.announced, before) = (find_silence(&page), page.last().map(|(position, _)| *position));
+        }
+        Ok(())
     }
 
     /// Ends the session of a leader that appends nothing although there is something to append, if it appends to this stream.
@@ -160,6 +189,16 @@ impl StreamWatch {
     pub(crate) fn is_silent(&self, silence: Duration, now: Instant) -> bool {
         now.saturating_duration_since(self.since) > silence
     }
+}
+
+/// Returns the silence in the newest entry of a page that has one, and its term.
+fn find_silence(page: &[(StreamPosition, StreamEntry)]) -> Option<(u64, Duration)> {
+    page.iter().find_map(|(position, entry)| match &entry.content {
+        EntryContent::Start { silence_ms, .. } | EntryContent::Canary { silence_ms, .. } => {
+            Some((position.term, Duration::from_millis(*silence_ms)))
+        }
+        _ => None,
+    })
 }
 
 /// Returns the time after a duration, or the same time beyond the end of the clock.
