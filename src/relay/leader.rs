@@ -20,13 +20,14 @@ use crate::relay::entry::EntryContent;
 use crate::relay::history::{HISTORY_BYTES, History};
 use crate::relay::identity::{Marker, RelayIdentity};
 use crate::relay::inbox::{Received, overflow_error};
-use crate::relay::outbox::{FlushError, Outbox};
+use crate::relay::outbox::FlushError;
 use crate::relay::pace::RelayPace;
+use crate::relay::role::{Candidacy, Engagement, Leadership, Part, Role, Takeover};
 use crate::relay::session::{LeaderSession, MARKER_CHANNEL};
 use crate::relay::sink::Sink;
 use crate::relay::status::{RelayChange, RelayRole, StreamStatus};
-use crate::relay::takeover::{ClaimedStream, OpenStream};
-use crate::relay::watch::{StreamWatch, later};
+use crate::relay::takeover::OpenStream;
+use crate::relay::watch::later;
 
 /// The time between two attempts to take the lock.
 const LOCK_PERIOD: Duration = Duration::from_millis(250);
@@ -57,55 +58,6 @@ pub(crate) struct StreamLeader<K, S> {
     /// The reason for which nothing was relayed before the session was prepared: the changes of tables were not notified.
     withheld: Option<Error>,
     status: Arc<StreamStatus>,
-}
-
-#[allow(clippy::large_enum_variant, reason = "there is one for each stream")]
-enum Role<K> {
-    /// There is no session.
-    Away,
-    /// The session is open, and is prepared at this time.
-    Unprepared(Instant),
-    Engaged(Engagement<K>),
-}
-
-/// The part that a relay takes with a session that is prepared.
-struct Engagement<K> {
-    stream: OpenStream<K>,
-    next_marker: Instant,
-    /// The time at which a marker was last received.
-    last_marker: Option<Instant>,
-    part: Part,
-}
-
-enum Part {
-    Candidate(Candidacy),
-    TakingOver(Takeover),
-    Leader(Leadership),
-}
-
-struct Candidacy {
-    next_attempt: Instant,
-    watch: StreamWatch,
-    /// The stream could not be claimed, and has no other leader.
-    has_failed: bool,
-}
-
-struct Takeover {
-    claimed: ClaimedStream,
-    /// The first and the last marker that were sent since the claim: the first one is lost if the session could not send it.
-    barriers: [Box<str>; 2],
-    /// The own session has missed notifications since the claim.
-    has_gap: bool,
-}
-
-struct Leadership {
-    outbox: Outbox,
-    /// The number of notifications since the last marker.
-    unmarked: usize,
-    /// A marker was received since the history was trimmed.
-    has_marker: bool,
-    /// The engine has failed, and is tried again at this time.
-    retry: Option<Instant>,
 }
 
 impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
@@ -463,19 +415,5 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
         }
         self.role = Role::Away;
         self.status.stop();
-    }
-}
-
-impl Part {
-    fn candidate(now: Instant, next_attempt: Instant) -> Self {
-        Self::Candidate(Candidacy { next_attempt, watch: StreamWatch::new(now), has_failed: false })
-    }
-
-    /// Returns the time without a marker after which this relay sends one.
-    fn marker_period(&self, pace: RelayPace) -> Duration {
-        match self {
-            Self::Candidate(Candidacy { watch, .. }) => pace.candidate_period(watch.silence(pace.silence())),
-            Self::TakingOver(_) | Self::Leader(_) => pace.period,
-        }
     }
 }

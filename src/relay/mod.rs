@@ -55,6 +55,7 @@ mod process;
 pub(crate) mod properties;
 mod reader;
 mod redis;
+mod role;
 mod session;
 #[cfg(test)]
 mod simulation;
