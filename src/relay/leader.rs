@@ -82,12 +82,14 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
                 self.push_gap(&Gap::new(self.setup.channels.iter().cloned(), cause, Duration::ZERO));
             }
             Received::Disconnected(error) => {
+                let leads =
+                    matches!(&self.role, Role::Engaged(it) if matches!(it.part, Part::TakingOver(_) | Part::Leader(_)));
                 // The lock is lost with the session. The gap is reported once it is restored.
                 self.role = Role::Away;
                 self.status.set_role(RelayRole::Away, None);
                 self.status.set_session_fault(Some(&error));
-                // Ended by another relay, perhaps.
-                if error.sqlstate() == Some("57P01") {
+                // Ended by another relay, perhaps. One that is superseded already has counted that.
+                if leads && error.sqlstate() == Some("57P01") {
                     self.status.count_force();
                 }
             }
@@ -323,6 +325,15 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
                 return;
             }
             Err(error) => return self.status.set_session_fault(Some(&error)),
+        }
+        // Since the last canary, the installation may have changed.
+        match self.session.check_changes() {
+            Ok(()) => {}
+            Err(error @ Error::Changes(_)) => return self.withhold(error, now),
+            Err(error) => {
+                self.status.set_session_fault(Some(&error));
+                return self.step_down(now);
+            }
         }
         match stream.claim(&mut self.setup.identity) {
             Ok(claimed) => {

@@ -45,6 +45,8 @@ struct SharedState {
     lost_answers: usize,
     /// The number of markers that are lost from now on.
     lost_markers: usize,
+    /// The changes of tables are not notified.
+    lacks_changes: bool,
 }
 
 #[derive(Default, Clone)]
@@ -132,6 +134,10 @@ impl SimulatedSession {
 impl LeaderSession for SimulatedSession {
     fn prepare(&mut self) -> Result<PreparedSession, Error> {
         self.reach().map(|_| PreparedSession { origin: ORIGIN, database: "shop".to_owned(), pid: 1 })
+    }
+
+    fn check_changes(&mut self) -> Result<(), Error> {
+        if self.reach()?.lacks_changes { Err(Error::Changes("nothing is installed".into())) } else { Ok(()) }
     }
 
     fn try_lock(&mut self, _: &str) -> Result<bool, Error> {
@@ -775,6 +781,43 @@ fn r04_a_leader_is_judged_by_the_silence_in_its_entries() {
             assert!(last_start(&simulation.shared.lock()).0 > term);
         }
     }
+}
+
+#[test]
+fn r09_an_installation_that_has_changed_since_the_last_canary_ends_a_takeover() {
+    let mut simulation = Simulation::new(2, 1);
+    let (term, _) = last_start(&simulation.shared.lock());
+    simulation.shared.lock().lacks_changes = true;
+    simulation.step(&Step::Kill(0));
+    simulation.step(&Step::Freeze(0));
+    simulation.run_other(3);
+    assert_eq!(last_start(&simulation.shared.lock()).0, term);
+    assert!(!simulation.shared.lock().sessions[1].has_lock);
+    assert!(simulation.relays[1].status.read().fault.is_some_and(|fault| fault.contains("nothing is installed")));
+    simulation.shared.lock().lacks_changes = false;
+    simulation.finish();
+    assert!(simulation.readers[0].gaps > 0);
+}
+
+#[test]
+fn r07_a_leader_that_is_superseded_and_then_ended_has_changed_once_by_force() {
+    let mut simulation = Simulation::new(2, 1);
+    let end = |simulation: &mut Simulation| {
+        let error = ServerError { code: "57P01".into(), ..ServerError::default() };
+        simulation.relays[0].leader.handle(Received::Disconnected(error.into()), simulation.now);
+        simulation.step(&Step::LoseSession(0));
+        simulation.run_all(4);
+    };
+    simulation.step(&Step::LieAboutLock(true));
+    simulation.run_other(3);
+    simulation.step(&Step::LieAboutLock(false));
+    simulation.step(&Step::Notify(1));
+    simulation.run_all(1);
+    let superseded = |event: &String| event.contains("a newer leader has taken over");
+    assert_eq!(simulation.relays[0].events.lock().unwrap().iter().filter(|event| superseded(event)).count(), 1);
+    // Ends of the session of a candidate replace no leader.
+    (0..3).for_each(|_| end(&mut simulation));
+    assert_eq!(simulation.relays[0].status.read().fault, None);
 }
 
 #[test]
