@@ -36,7 +36,8 @@ pub struct NotifierStats {
     pub losses: u64,
     /// Sessions restored.
     pub restores: u64,
-    /// Notifications in subscribers' queues now.
+    /// Notifications in subscribers' queues now. Those of one subscriber that a dispatching thread is handing over are not counted
+    /// any more, up to eight.
     pub waiting: u64,
     /// Subscribers now, one for each database that they use.
     pub subscribers: u64,

@@ -34,8 +34,9 @@ environment variable REDISCLI_AUTH, as for redis-cli. TLS: --to rediss://r1.
 With --health, GET /health answers 200 if everything is relayed, else 503, with
 the reasons; GET /metrics is for Prometheus.
 
-A leader that has stopped keeps its lock. After --canary and --canary-deadline
-without an entry, another relay ends its session, which the same role may do.
+A leader that has stopped keeps its lock. After its --canary and
+--canary-deadline without an entry, another relay ends its session, which the
+same role may do.
 
 With --changes, the changes of tables are relayed as well, in databases that were
 built with `notifyman build --delivery notify`, which is its default. With a log,
