@@ -280,7 +280,7 @@ pub(crate) struct ListenArgs {
     /// Database; repeat for several [default: from the PG* variables]
     #[arg(long = "url", short, value_name = "URL")]
     pub(crate) urls: Vec<String>,
-    /// Server of a relay to read from, in the place of databases (redis://..); repeat for its replicas
+    /// Server of a relay to read from, in the place of databases (redis://..), without --canary and --fail-fast; repeat for its replicas
     #[arg(long, value_name = "URL", hide_short_help = true, requires = "streams", conflicts_with_all = ["urls", "canary", "fail_fast"])]
     pub(crate) from: Vec<String>,
     /// Stream to read: the label of a database at the relay; repeat for several

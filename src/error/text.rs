@@ -92,6 +92,11 @@ impl Display for Error {
                 f,
                 "the connection does not listen to {channel:?}: listen first, or name the channel when it is dialled"
             ),
+            // The channel of table changes: see `changes::CHANNEL`.
+            Error::NotRelayed { channel } if &**channel == "notifyman" => f.write_str(
+                "the changes of tables are not relayed: start all relays of the database with --changes, or receive them from the \
+                 database itself",
+            ),
             Error::NotRelayed { channel } => write!(
                 f,
                 "channel {channel:?} is not relayed: add it to the channels of all relays of the database, or receive it \

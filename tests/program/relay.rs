@@ -254,6 +254,11 @@ fn r09_worker_from_prints_the_changes_that_a_relay_has_appended() {
     assert!(line.starts_with(r#"{"kind":"change","database":1,"label":"shop","#) && line.contains("42"), "{line}");
     following.signal("TERM");
     following.finish().ends_with(143);
+    let plain = Running::start(&["relay", "-u", &format!("plain={}", server.url()), "--to", &engine.url(), "a"]);
+    while !plain.err.next().ends_with("this relay is the leader") {}
+    let refused = run(&[&worker[..], &["--stream", "plain"]].concat());
+    refused.ends_with(1);
+    assert!(refused.err().contains("start all relays of the database with --changes"), "{refused:?}");
     for (args, message) in [
         (&[][..], "needs the label of each database as --stream"),
         (&["--from", "name", "--stream", "shop"], "--from takes one name, or the URLs"),

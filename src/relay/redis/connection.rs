@@ -11,7 +11,7 @@ use std::time::Duration;
 use redis::{Cmd, Parser, Value, cmd};
 
 use super::address::{EngineAddress, EngineConfig};
-use super::fault::{EngineFault, FaultKind};
+use super::fault::{CONNECTING, EngineFault, FaultKind};
 use super::socket::{EngineSocket, Interrupt};
 
 /// The longest time beyond that of its wait after which a server must have answered a call that waits.
@@ -56,7 +56,7 @@ impl EngineConnection {
         config: &EngineConfig,
         interrupt: &Arc<Interrupt>,
     ) -> Result<Self, EngineFault> {
-        let failed = |error| EngineFault::of_socket(address, "connecting", &error, config.connect_timeout);
+        let failed = |error| EngineFault::of_socket(address, CONNECTING, &error, config.connect_timeout);
         let socket = EngineSocket::connect(&address.place, config.connect_timeout, interrupt).map_err(failed)?;
         let limit = config.answer_timeout;
         socket.set_timeouts(limit, limit).map_err(failed)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::address::EngineAddress;
+use super::address::{EngineAddress, EnginePlace};
 use crate::error::{Error, Escaped, TlsError};
 
 /// The longest part of an engine's error text that is shown, in characters.
@@ -16,6 +16,9 @@ const STALE: [&str; 2] = ["equal or smaller than the target stream top item", "m
 
 /// The text before the reason for which a server refuses EXEC itself.
 const ABORTED: &str = "Transaction discarded because of: ";
+
+/// The action of a failure to connect.
+pub(super) const CONNECTING: &str = "connecting";
 
 /// The consequence of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,18 +64,31 @@ impl EngineFault {
             let kind = if tls.is_transient() { FaultKind::Unreachable } else { FaultKind::Final };
             return Self::new(kind, address, format_args!("{action}: {tls}"));
         }
+        // The first answer is that to HELLO.
+        let is_connecting = action == CONNECTING || action.ends_with(" HELLO");
+        let advice = match &address.place {
+            EnginePlace::Tcp { tls: Some(_), .. } => {
+                ": check the port, and that the server expects TLS there, else write redis://"
+            }
+            EnginePlace::Tcp { tls: None, .. } => {
+                ": check the port, and that the server expects no TLS there, else write rediss://"
+            }
+            EnginePlace::Unix(_) => ": see its log if that persists",
+        };
         let is_late = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
         match error.kind() {
             _ if is_late => {
-                Self::new(FaultKind::Unreachable, address, format_args!("{action} took more than {limit:?}"))
+                let advice = if is_connecting { advice } else { "" };
+                Self::new(FaultKind::Unreachable, address, format_args!("{action} took more than {limit:?}{advice}"))
             }
-            io::ErrorKind::UnexpectedEof => Self::new(
-                FaultKind::Unreachable,
-                address,
-                format_args!(
-                    "{action}: the server closed the connection; check the port, and its log if that persists"
-                ),
-            ),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+                let advice = if is_connecting { advice } else { ": see its log if that persists" };
+                Self::new(
+                    FaultKind::Unreachable,
+                    address,
+                    format_args!("{action}: the server closed the connection{advice}"),
+                )
+            }
             _ => Self::new(FaultKind::Unreachable, address, format_args!("{action}: {error}")),
         }
     }
