@@ -176,13 +176,15 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
     }
 
     /// Does what is due, and appends what waits.
-    pub(crate) fn advance(&mut self, now: Instant) {
-        self.prepare(now);
-        self.send_marker(now);
-        self.watch(now);
-        self.try_to_lead(now);
+    ///
+    /// Each step may wait for the server or the engine, so it reads the time again.
+    pub(crate) fn advance(&mut self, time: &dyn Fn() -> Instant) {
+        self.prepare(time);
+        self.send_marker(time());
+        self.watch(time);
+        self.try_to_lead(time());
         self.start_term();
-        self.flush(now);
+        self.flush(time());
     }
 
     /// Returns the time at which there is something to do, if nothing is received before.
@@ -210,11 +212,12 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
         }
     }
 
-    fn prepare(&mut self, now: Instant) {
-        if !matches!(self.role, Role::Unprepared(at) if at <= now) {
+    fn prepare(&mut self, time: &dyn Fn() -> Instant) {
+        if !matches!(self.role, Role::Unprepared(at) if at <= time()) {
             return;
         }
         let prepared = self.session.prepare().and_then(|session| self.session.check_changes().map(|()| session));
+        let now = time();
         self.role = match prepared {
             Ok(session) => {
                 if let Some(error) = self.withheld.take() {
@@ -277,21 +280,21 @@ impl<K: Sink, S: LeaderSession> StreamLeader<K, S> {
     }
 
     /// Ends the session of a leader that appends nothing although there is something to append.
-    fn watch(&mut self, now: Instant) {
+    fn watch(&mut self, time: &dyn Fn() -> Instant) {
         let Role::Engaged(Engagement { stream, last_marker, part: Part::Candidate(candidacy), .. }) = &mut self.role
         else {
             return;
         };
         let Candidacy { watch, has_failed, .. } = candidacy;
         let own = self.setup.pace.silence();
-        match watch.check(stream, &mut self.history, own, now) {
+        match watch.check(stream, &mut self.history, own, time) {
             None => return,
             Some(Err(error)) => return self.status.set_engine_fault(Some(&error)),
             Some(Ok(())) if !*has_failed => self.status.set_engine_fault(None),
             Some(Ok(())) => {}
         }
-        self.status.see_leader(watch.changed);
-        let silence = watch.silence(own);
+        self.status.see_leader(watch.changed, watch.found_within(own));
+        let (silence, now) = (watch.silence(own), time());
         let receives = last_marker.is_some_and(|at| now.saturating_duration_since(at) <= silence);
         if receives {
             watch.replace_leader(stream, &mut self.session, silence, &self.status, now);

@@ -235,7 +235,7 @@ fn serve<K: Sink, S: LeaderSession>(mut leader: StreamLeader<K, S>, inbox: &Inbo
             inbox.take(now, true).into_iter().for_each(|received| leader.handle(received, now));
             return leader.finish(now);
         }
-        leader.advance(now);
+        leader.advance(&clock::now);
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) trait Sink {
     fn time(&mut self) -> Result<EngineTime, Error>;
 
     /// Returns the reason if the engine accepts no entry from anybody or from this user: it is no master any more, has no memory,
-    /// cannot save, misses replicas, or lacks a privilege. Appends nothing.
+    /// cannot save, misses replicas, or grants too little. Appends nothing.
     fn check_writable(&mut self) -> Result<(), Error>;
 
     /// Returns the position above which the engine accepts an entry: that of the last one, even if it was deleted.

@@ -59,6 +59,8 @@ pub struct RelayStatus {
     pub append_time: Option<Duration>,
     /// While this relay is a candidate, the time since the leader appended something.
     pub leader_silence: Option<Duration>,
+    /// The time within which it should be replaced then, by the leader's own canary and deadline.
+    pub leader_silence_max: Option<Duration>,
     /// The fault of the session or of the engine, until it is over. One line, escaped.
     pub fault: Option<String>,
 }
@@ -149,7 +151,7 @@ struct StatusState {
     last_canary: Option<Instant>,
     append_time: Option<Duration>,
     /// The time at which another leader appended something.
-    leader_seen: Option<Instant>,
+    leader_seen: Option<(Instant, Duration)>,
     session_fault: Option<String>,
     engine_fault: Option<String>,
     /// The last times at which a leader was replaced that had not resigned.
@@ -225,14 +227,15 @@ impl StreamStatus {
         });
     }
 
-    pub(crate) fn see_leader(&self, at: Instant) {
-        self.lock().leader_seen = Some(at);
+    /// Records when another leader was last seen to append something, and the time within which it should append again.
+    pub(crate) fn see_leader(&self, at: Instant, within: Duration) {
+        self.lock().leader_seen = Some((at, within));
     }
 
     /// Returns the time at which another leader was last seen to append something.
     #[cfg(test)]
     pub(crate) fn leader_seen(&self) -> Option<Instant> {
-        self.lock().leader_seen
+        self.lock().leader_seen.map(|(at, _)| at)
     }
 
     pub(crate) fn receive_canary(&self, now: Instant) {
@@ -280,7 +283,8 @@ impl StreamStatus {
             waiting,
             canary_age: state.last_canary.map(|at| clock::now().saturating_duration_since(at)),
             append_time: state.append_time,
-            leader_silence: state.leader_seen.map(|at| clock::now().saturating_duration_since(at)),
+            leader_silence: state.leader_seen.map(|(at, _)| clock::now().saturating_duration_since(at)),
+            leader_silence_max: state.leader_seen.map(|(_, within)| within),
             fault: state
                 .session_fault
                 .clone()

@@ -68,6 +68,15 @@ impl StreamWatch {
         self.announced.map_or(own, |(_, silence)| silence)
     }
 
+    fn check_period(&self, own: Duration) -> Duration {
+        (self.silence(own) / 8).clamp(Duration::from_millis(50), Duration::from_secs(3))
+    }
+
+    /// Returns the time within which the failure of a leader is found.
+    pub(crate) fn found_within(&self, own: Duration) -> Duration {
+        self.silence(own).saturating_add(self.check_period(own))
+    }
+
     /// Reads the end of the stream if that is due, several times in each `silence`. A long history forgets what the stream
     /// has.
     pub(crate) fn check<K: Sink>(
@@ -75,17 +84,21 @@ impl StreamWatch {
         stream: &mut OpenStream<K>,
         history: &mut History,
         silence: Duration,
-        now: Instant,
+        time: &dyn Fn() -> Instant,
     ) -> Option<Result<(), Error>> {
-        if self.next > now {
+        let begin = time();
+        if self.next > begin {
             return None;
         }
-        self.next = later(now, (self.silence(silence) / 8).clamp(Duration::from_millis(50), Duration::from_secs(3)));
+        self.next = later(begin, self.check_period(silence));
         let is_long = history.bytes() >= TRIM_ABOVE;
         let count = if is_long { TRIM_PAGE } else { 1 };
         // A server that was demoted keeps its connections, and its stream may stand still.
         let page = stream.sink.check_writable().and_then(|()| stream.sink.read_back(None, count));
-        let page = match page.and_then(|page| self.read_silence(&mut stream.sink, &page).map(|()| page)) {
+        let page = page.and_then(|page| self.read_silence(&mut stream.sink, &page).map(|()| page));
+        // The engine may have been slow, and the leader not silent meanwhile.
+        let now = time();
+        let page = match page {
             Ok(page) => page,
             Err(error) => {
                 // An engine that cannot be reached, or appends nothing from anybody, proves nothing.

@@ -36,7 +36,8 @@ fn problem(stream: &RelayStatus, silence: Duration) -> Option<String> {
     if let Some(fault) = &stream.fault {
         return Some(fault.clone());
     }
-    if let Some(age) = stream.leader_silence.filter(|age| *age > silence) {
+    let leader = stream.leader_silence.zip(stream.leader_silence_max);
+    if let Some((age, _)) = leader.filter(|(age, max)| age > max) {
         return Some(format!("the leader has appended nothing for {} s, and is not replaced yet", age.as_secs()));
     }
     match stream.canary_age {

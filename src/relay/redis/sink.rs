@@ -62,7 +62,11 @@ impl Sink for RedisSink {
         Ok(self.call(|connection, key| {
             // A replica may be set to accept writes.
             commands::check_role(connection)?;
-            commands::check_writable(connection, key)
+            commands::check_writable(connection, key)?;
+            // What a leader needs beyond that must not be missed only when this relay leads.
+            commands::time(connection)?;
+            commands::last_position(connection, key)?;
+            connection.call_together(&[]).map(|_| ())
         })?)
     }
 

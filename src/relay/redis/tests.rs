@@ -258,8 +258,17 @@ fn r01_the_documented_privileges_of_a_relay_suffice() {
                 "{command}: {text}"
             );
             assert!(!text.contains("EXECABORT"), "{text}");
+            assert!(sink.check_writable().unwrap_err().to_string().contains(command), "{command}");
             send(&engine, &format!("ACL SETUSER relay +{command}"));
             send(&engine, "FLUSHALL");
+        }
+        // A relay that does not lead knows that it could not.
+        sink.check_writable().unwrap();
+        for command in ["time", "xinfo", "role", "xadd"] {
+            send(&engine, &format!("ACL SETUSER relay -{command}"));
+            let text = sink.check_writable().unwrap_err().to_string();
+            assert!(text.contains("NOPERM") && text.contains(command), "{command}: {text}");
+            send(&engine, &format!("ACL SETUSER relay +{command}"));
         }
     });
 }

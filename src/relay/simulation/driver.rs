@@ -210,7 +210,9 @@ impl Simulation {
         } else {
             drop(state);
         }
-        relay.leader.advance(self.now);
+        let (begin, shared) = (self.now, self.shared.clone());
+        relay.leader.advance(&|| begin + shared.lock().waited);
+        self.now += std::mem::take(&mut self.shared.lock().waited);
     }
 
     pub(super) fn pass(&mut self, millis: u64) {

@@ -35,6 +35,21 @@ fn r04_a_leader_that_is_refused_releases_the_lock_and_is_a_candidate() {
 }
 
 #[test]
+fn r04_the_time_that_a_candidate_waits_for_its_engine_is_no_silence_of_the_leader() {
+    let mut simulation = Simulation::new(2, 1);
+    simulation.run_all(30);
+    // A relay that has just been started looks at the clock first.
+    simulation.step(&Step::Kill(1));
+    simulation.shared.lock().clock_takes = Duration::from_secs(60);
+    (0..4).for_each(|_| simulation.run_relay(1, usize::MAX));
+    simulation.shared.lock().clock_takes = Duration::ZERO;
+    (0..4).for_each(|_| simulation.run_relay(1, usize::MAX));
+    assert_eq!(simulation.shared.lock().ended, 0);
+    simulation.finish();
+    assert_eq!(simulation.readers[0].gaps, 0);
+}
+
+#[test]
 fn r04_only_a_candidate_that_receives_and_sees_the_stream_ends_the_session_of_a_silent_leader() {
     let holds = |simulation: &Simulation| simulation.shared.lock().sessions[0].has_lock;
     let wait = |simulation: &mut Simulation, seconds: u64, most: usize| {

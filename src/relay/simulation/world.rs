@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::relay::engine_time::EngineTime;
@@ -31,6 +32,9 @@ pub(super) struct SharedState {
     pub(super) partitioned: BTreeSet<usize>,
     /// The number of answers of the engine that are lost from now on.
     pub(super) lost_answers: usize,
+    /// The time that a look at the engine's clock takes, and that which the running relay has waited for those.
+    pub(super) clock_takes: Duration,
+    pub(super) waited: Duration,
     /// The number of markers that are lost from now on.
     pub(super) lost_markers: usize,
     /// The changes of tables are not notified.
@@ -70,7 +74,10 @@ impl SimulatedSink {
 
 impl Sink for SimulatedSink {
     fn time(&mut self) -> Result<EngineTime, Error> {
-        Ok(EngineTime { unix_ms: self.reach()?.engine_ms, engine: "simulated".into() })
+        let mut state = self.reach()?;
+        let takes = state.clock_takes;
+        state.waited += takes;
+        Ok(EngineTime { unix_ms: state.engine_ms, engine: "simulated".into() })
     }
 
     fn check_writable(&mut self) -> Result<(), Error> {
