@@ -63,7 +63,7 @@ impl Sink for RedisSink {
             // A replica may be set to accept writes.
             commands::check_role(connection)?;
             commands::check_writable(connection, key)?;
-            // What a leader needs beyond that must not be missed only when this relay leads.
+            // A leader needs these, too, and must not miss one only once it leads.
             commands::time(connection)?;
             commands::last_position(connection, key)?;
             connection.call_together(&[]).map(|_| ())
